@@ -1,0 +1,1 @@
+//! YAML text to checked parameters; the only module that knows YAML.

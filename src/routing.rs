@@ -1,0 +1,1 @@
+//! Method, host and path to a route.

@@ -1,0 +1,5 @@
+//! Which backend gets this request.
+
+mod params;
+
+pub use params::{BackendParams, QueueParams, Timeouts, UpstreamParams};

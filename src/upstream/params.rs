@@ -1,0 +1,60 @@
+//! What the configuration says of an upstream. Immutable; a reload replaces it whole.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::id::{BackendName, UpstreamName};
+
+/// A group of backends that serve the same thing, with one queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamParams {
+    /// Unique in the configuration.
+    pub name: UpstreamName,
+    /// Who may wait, and how long.
+    pub queue: QueueParams,
+    /// Every wait of one request.
+    pub timeouts: Timeouts,
+    /// How long a slot stays taken for a request that we gave up on, if the backend neither
+    /// answers nor closes.
+    pub busy_limit: Duration,
+    /// In configuration order, which is the order of the round robin. Not empty; names and
+    /// addresses are unique.
+    pub backends: Vec<BackendParams>,
+}
+
+/// Limits of an upstream's queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueParams {
+    /// How many requests may wait; one more is answered 503 at once. 0: nobody waits.
+    pub size: usize,
+    /// How long a request may wait for its turn, all its attempts together.
+    pub timeout: Duration,
+}
+
+/// Every wait of one request. None is endless.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeouts {
+    /// Until the connection to the backend stands.
+    pub connect: Duration,
+    /// From the request's last byte sent to the response's header complete.
+    pub response_header: Duration,
+    /// Between two reads of the response's body.
+    pub read: Duration,
+    /// For one write to the backend.
+    pub write: Duration,
+    /// How long an idle connection to a backend is kept for the next request.
+    pub idle: Duration,
+    /// Queue, attempts and the response's header together; bodies are not covered.
+    pub request: Duration,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendParams {
+    /// Unique in the whole configuration.
+    pub name: BackendName,
+    /// Where it listens. Unique in the whole configuration: a slot has one owner.
+    pub address: SocketAddr,
+    /// How many requests it may serve at once; 1 or more.
+    pub max_in_flight: u32,
+}
