@@ -3,25 +3,27 @@
 //! The modules stand in layer order, lowest first: each names only those above it in this list
 //! (`tests` reads every path and fails on another). `ARCHITECTURE.md` says why.
 
-/// What upstreams and backends are called.
-pub mod id;
-/// Decisions without a clock, a random source or I/O.
-pub mod policy;
-/// The health file: its format, writing it, watching it.
-pub mod health;
-/// Which backend gets this request: slots, the queue, selection.
-pub mod upstream;
-/// Method, host and path to a route.
-pub mod routing;
+/// Status, health and readiness of the proxy itself.
+pub mod admin;
 /// YAML text to checked parameters; the only module that knows YAML.
 pub mod config;
 /// The single writer: events in, one immutable snapshot out.
 pub mod control;
-/// Pings every backend and writes the health file.
-pub mod poller;
 /// What reaches the proxy at all: connections, deadlines, clients that leave.
 pub mod door;
-/// Status, health and readiness of the proxy itself.
-pub mod admin;
+/// The health file: its format, writing it, watching it.
+pub mod health;
+/// What upstreams and backends are called.
+pub mod id;
+/// Signals, and how the process ends.
+pub mod lifecycle;
+/// Decisions without a clock, a random source or I/O.
+pub mod policy;
+/// Pings every backend and writes the health file.
+pub mod poller;
 /// The Pingora callbacks.
 pub mod proxy;
+/// Method, host and path to a route.
+pub mod routing;
+/// Which backend gets this request: slots, the queue, selection.
+pub mod upstream;

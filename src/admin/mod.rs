@@ -1,1 +1,57 @@
-//! To come.
+//! What the proxy tells of itself, on an address of its own: alive, ready, and the status of
+//! everything that a request is decided by.
+
+mod status;
+
+use std::convert::Infallible;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use warp::http::StatusCode;
+use warp::{Filter, Reply};
+
+use crate::control::Current;
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Admin {
+    /// The snapshot in force.
+    pub current: Current,
+    /// Whether the process is stopping.
+    pub is_stopping: watch::Receiver<bool>,
+}
+
+impl Admin {
+    /// Serves until dropped:
+    /// - `/healthz`: 200 while the process runs;
+    /// - `/readyz`: 200 while it takes new requests, 503 while it stops. Never the backends' health;
+    /// - `/api/v1/status`: everything, as JSON.
+    pub async fn serve(self, listener: TcpListener) {
+        warp::serve(self.pages()).incoming(listener).run().await;
+    }
+
+    fn pages(self) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+        let get = warp::get().or(warp::head()).unify();
+        let alive = warp::path!("healthz").map(|| plain(StatusCode::OK, "alive\n"));
+        let readiness = self.clone();
+        let ready = warp::path!("readyz").map(move || readiness.ready());
+        let status = warp::path!("api" / "v1" / "status")
+            .map(move || warp::reply::json(&self.status()).into_response());
+        let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
+        get.and(alive.or(ready).unify().or(status).unify())
+            .or(unknown)
+            .unify()
+    }
+
+    fn ready(&self) -> warp::reply::Response {
+        if *self.is_stopping.borrow() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        } else {
+            plain(StatusCode::OK, "ready\n")
+        }
+    }
+}
+
+fn plain(status: StatusCode, body: &'static str) -> warp::reply::Response {
+    warp::reply::with_status(body, status).into_response()
+}

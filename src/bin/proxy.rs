@@ -1,1 +1,225 @@
-fn main() {}
+//! The load balancer: arguments, configuration, services, run.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use clap::Parser;
+use maitred::admin::Admin;
+use maitred::config::{Config, ConfigError};
+use maitred::control::Control;
+use maitred::door::{Connections, Departures, Guard};
+use maitred::health::{self, HealthFile};
+use maitred::lifecycle::Lifecycle;
+use maitred::proxy::{AccessLog, AccessLogWriter, Proxy};
+use parking_lot::Mutex;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// For a configuration that is wrong (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// Where the configuration says `null`, which is Pingora's own default.
+const PINGORA_GRACE_SECONDS: u64 = 300;
+
+/// Per client connection. Reads fit most requests whole; a write buffer below one segment costs
+/// another send per answer.
+const BUFFER_READ: usize = 2048;
+const BUFFER_WRITE: usize = 1460;
+
+/// A load balancer for backends that can take only so much at once.
+#[derive(Parser)]
+#[command(name = "proxy", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, default_value = "conf/pingora.yaml")]
+    conf: PathBuf,
+    /// Check the configuration and exit: 0 if it is right, 78 if not.
+    #[arg(short, long)]
+    test: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    let config = match Config::load(&arguments.conf) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    if arguments.test {
+        println!("{}: the configuration is right", arguments.conf.display());
+        return ExitCode::SUCCESS;
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Read { source, .. } => eprintln!("proxy: {error}: {source}"),
+        ConfigError::Invalid(_) => eprintln!("{error}"),
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Our own news, and only warnings of others, unless `RUST_LOG` says otherwise.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,maitred=info,proxy=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn run(config: Config) -> Result<()> {
+    let config = Arc::new(config);
+    raise_open_file_limit();
+    let file = HealthFile::open(config.health.file.clone());
+    let control = tokio::runtime::Builder::new_current_thread()
+        .build()?
+        .block_on(Control::start(config.clone(), file.latest().clone()));
+    let current = control.current();
+    let connections = Connections::new();
+    let (departures, departures_poll) = Departures::new().context("watching clients")?;
+    let (access_log, writer) = AccessLog::new(config.access_log.format);
+    let (stopping, is_stopping) = watch::channel(false);
+    let grace = Duration::from_secs(
+        config
+            .server
+            .grace_period_seconds
+            .unwrap_or(PINGORA_GRACE_SECONDS),
+    );
+    let lifecycle = Lifecycle::new(
+        current.clone(),
+        connections.clone(),
+        access_log.clone(),
+        stopping,
+        grace,
+    );
+    let shutdown_signal = lifecycle.signal_watch();
+
+    let mut server = Server::new_with_opt_and_conf(None, config.server.server_conf());
+    server.bootstrap();
+    let proxy = Proxy::new(
+        current.clone(),
+        departures.clone(),
+        access_log,
+        is_stopping.clone(),
+    );
+    let proxy = pingora_proxy::http_proxy(&server.configuration, proxy);
+    let guard = Guard::new(proxy, config.clients.clone(), connections);
+    server.add_service(door(guard, &config)?);
+    let admin = Admin {
+        current,
+        is_stopping,
+    };
+    server.add_service(task(
+        "admin",
+        serve_admin(admin, listen(config.admin.bind)?),
+    ));
+    server.add_service(task("control", control_health(control, file)));
+    server.add_service(task("lifecycle", lifecycle.run()));
+    server.add_service(task("threads", async move {
+        thread("departures", move || {
+            if let Err(error) = departures.run(departures_poll) {
+                tracing::error!(%error, "clients that leave while they wait go unnoticed");
+            }
+        });
+        thread("access-log", move || {
+            writer.into_iter().for_each(write_to_stdout)
+        });
+    }));
+    server.run(RunArgs { shutdown_signal });
+    Ok(())
+}
+
+/// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so
+/// each is tried first.
+fn door(
+    guard: Guard<pingora_proxy::HttpProxy<Proxy>>,
+    config: &Config,
+) -> Result<Service<Guard<pingora_proxy::HttpProxy<Proxy>>>> {
+    let mut service = Service::new("proxy".into(), guard);
+    for listener in &config.listeners {
+        drop(listen(listener.bind)?);
+        let buffers = L4BufferSettings::new(BUFFER_READ, BUFFER_WRITE);
+        service.add_listener(ListenerConfig::tcp(listener.bind.to_string()).l4_buffer(buffers));
+    }
+    Ok(service)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn serve_admin(admin: Admin, listener: TcpListener) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => admin.serve(listener).await,
+        Err(error) => tracing::error!(%error, "no admin pages"),
+    }
+}
+
+async fn control_health(control: Control, file: HealthFile) {
+    let (publish, events) = watch::channel(file.latest().clone());
+    tokio::join!(health::watch(file, publish), control.run(events));
+}
+
+fn write_to_stdout(writer: AccessLogWriter) {
+    writer.run(std::io::stdout());
+}
+
+/// Client and backend connections are as many as the system allows.
+fn raise_open_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the open-file limit stays as it is");
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+        tracing::error!(%error, name, "no thread");
+    }
+}
+
+/// A Pingora service out of a future. Nothing may run before Pingora does, because it may fork.
+fn task(
+    name: &str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> impl pingora::services::ServiceWithDependents {
+    background_service(name, Task(Mutex::new(Some(Box::pin(future)))))
+}
+
+struct Task<F>(Mutex<Option<F>>);
+
+#[async_trait]
+impl<F: Future<Output = ()> + Unpin + Send + 'static> BackgroundService for Task<F> {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let future = self.0.lock().take();
+        if let Some(future) = future {
+            future.await;
+        }
+    }
+}

@@ -1,1 +1,199 @@
 //! YAML text to checked parameters; the only module that knows YAML.
+//!
+//! `tree` makes nodes with places, `section` and `scalar` read them as types, and each of the other
+//! modules owns one section of the file: its keys, their defaults and ranges, each in one place.
+//! Every problem is reported, in the order of the text; there is a `Config` only if there is none.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::routing::Route;
+use crate::upstream::UpstreamParams;
+
+use section::{Problems, Section, Value};
+
+mod access_log;
+mod clients;
+mod health;
+mod listeners;
+mod routes;
+mod scalar;
+mod section;
+mod server;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod upstreams;
+
+pub use access_log::{AccessLogFormat, AccessLogParams};
+pub use clients::ClientParams;
+pub use health::{HealthParams, PollerParams};
+pub use listeners::{AdminParams, ListenerParams};
+pub use server::ServerKeys;
+
+/// Room for 100,000 backends; a wrong path must not fill the memory.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// All parameters, checked one by one and against each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Pingora's own keys.
+    pub server: ServerKeys,
+    /// Where clients connect. Not empty, no address twice.
+    pub listeners: Vec<ListenerParams>,
+    /// How long clients may take.
+    pub clients: ClientParams,
+    /// What is read of the backends' health.
+    pub health: HealthParams,
+    /// How the poller finds it out.
+    pub poller: PollerParams,
+    /// Where the proxy tells of itself; no listener's address.
+    pub admin: AdminParams,
+    /// How requests are logged.
+    pub access_log: AccessLogParams,
+    /// As written, not empty. Each upstream exists; no two take the same requests.
+    pub routes: Vec<Route>,
+    /// As written, not empty. Names are unique; so are names and addresses of all backends.
+    pub upstreams: Vec<UpstreamParams>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no text.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        #[source]
+        source: io::Error,
+    },
+    /// The text is wrong: every problem, in its order, a line each. Not empty.
+    #[error("{}", one_per_line(.0))]
+    Invalid(Vec<Problem>),
+}
+
+/// One thing that is wrong. Displays as `conf/pingora.yaml:12:9: maitred.routes[0].rewrite: ..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named.
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// The key, such as `maitred.upstreams.web.backends[2].max_in_flight`; empty for the whole.
+    pub path: String,
+    /// Value and expectation, on one line.
+    pub message: String,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// `Read`, also for what is not UTF-8 or larger than 16 MiB; `Invalid` with every problem.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_text(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Checks a text. Messages call it `source_name`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` with every problem.
+    pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
+        let problems = Problems::new(source_name);
+        let config = match tree::parse(text) {
+            Ok(root) => {
+                let root = Value::root(&root, &problems);
+                root.section("a mapping with maitred").and_then(read)
+            }
+            Err(fault) => {
+                problems.add_fault(fault);
+                None
+            }
+        };
+        let problems = problems.into_sorted();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Invalid(problems)),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            column,
+            path,
+            message,
+        } = self;
+        write!(formatter, "{file}:{line}:{column}: ")?;
+        if !path.is_empty() {
+            write!(formatter, "{path}: ")?;
+        }
+        formatter.write_str(message)
+    }
+}
+
+fn one_per_line(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 16 MiB",
+        ));
+    }
+    Ok(text)
+}
+
+/// The whole file. `None` and every problem is recorded, or the problems are.
+fn read(mut top: Section<'_>) -> Option<Config> {
+    const EXPECTED: &str = "a mapping with routes and upstreams";
+    let server = ServerKeys::read(&mut top);
+    let ours = top.required_value("maitred", EXPECTED);
+    top.finish();
+    let mut ours = ours?.section(EXPECTED)?;
+    let (listeners, admin) = listeners::read(&mut ours);
+    let clients = clients::read(ours.section("clients"));
+    let health = health::read(ours.section("health"));
+    let poller = health::read_poller(ours.section("poller"));
+    let access_log = access_log::read(ours.section("access_log"));
+    let (upstreams, names) = upstreams::read(&mut ours);
+    let routes = routes::read(&mut ours, &names);
+    ours.finish();
+    Some(Config {
+        server,
+        listeners,
+        clients,
+        health,
+        poller,
+        admin,
+        access_log,
+        routes,
+        upstreams,
+    })
+}

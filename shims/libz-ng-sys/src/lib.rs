@@ -6,7 +6,11 @@
 //! and names the allocator functions without `Option`. Invariant: its layout is zlib-rs's own,
 //! which the assertions below check at compile time.
 
-#![allow(non_camel_case_types, non_snake_case, reason = "these are zlib's own names")]
+#![allow(
+    non_camel_case_types,
+    non_snake_case,
+    reason = "these are zlib's own names"
+)]
 
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulong, c_void};
 use std::mem::{align_of, offset_of, size_of};

@@ -1,0 +1,204 @@
+//! Pingora's own keys, at the top level of the file.
+//!
+//! Pingora ignores a key that it does not know, its own typos included, and some values make it
+//! panic (`threads: 0`, an address that is none). So each key stands here once, with its type and
+//! range; the struct, the reading and the way back to a `ServerConf` come from that one line, and
+//! a key that a new Pingora adds breaks the build.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use pingora::server::configuration::{RuntimeMetricsPollTimeHistogramScale as Scale, ServerConf};
+
+use super::scalar;
+use super::section::{Read, Section};
+
+/// A service's runtime starts this many threads at once.
+const THREADS_MAX: usize = 1024;
+const COUNT_MAX: usize = u32::MAX as usize;
+const SECONDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
+const SCALES: &[(&str, Scale)] = &[("linear", Scale::Linear), ("log", Scale::Log)];
+
+macro_rules! server_keys {
+    ($($(#[$doc:meta])* $key:ident: $type:ty = $reader:ident($($argument:expr),*);)*) => {
+        /// Pingora's own keys, checked. Absent ones are Pingora's defaults, but for
+        /// `grace_period_seconds` and `max_retries`.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct ServerKeys {
+            $($(#[$doc])* pub $key: $type,)*
+        }
+
+        impl ServerKeys {
+            pub(super) fn read(section: &mut Section<'_>) -> Self {
+                let default = defaults();
+                Self {
+                    $($key: $reader(section, stringify!($key), default.$key $(, $argument)*),)*
+                }
+            }
+
+            /// What Pingora's `Server` starts from.
+            pub fn server_conf(&self) -> ServerConf {
+                ServerConf { $($key: self.$key.clone(),)* }
+            }
+        }
+    };
+}
+
+server_keys! {
+    /// Of the file's format. Pingora does not look at it. Default 0.
+    version: usize = count(0..=COUNT_MAX);
+    /// Whether to run in the background. Default false.
+    daemon: bool = flag();
+    /// Where a daemon's standard error goes. Default: nowhere else.
+    error_log: Option<String> = optional_text();
+    /// Where a daemon writes its process id. Default `/tmp/pingora.pid`.
+    pid_file: String = text();
+    /// The socket over which an upgrade hands the listeners on. Default
+    /// `/tmp/pingora_upgrade.sock`.
+    upgrade_sock: String = text();
+    /// The user that a daemon becomes. Default: stays who it is.
+    user: Option<String> = optional_text();
+    /// The group that a daemon becomes. Default: stays what it is.
+    group: Option<String> = optional_text();
+    /// Where a daemon runs. Default: where it was started.
+    working_directory: Option<PathBuf> = optional_file();
+    /// Threads of each service, 1 to 1024. Default 1.
+    threads: usize = count(1..=THREADS_MAX);
+    /// Tasks that accept on each listener, 1 to 1024. Default 1.
+    listener_tasks_per_fd: usize = count(1..=THREADS_MAX);
+    /// Whether a service's threads take work from each other. Default true.
+    work_stealing: bool = flag();
+    /// Tokio's other timer; needs a build with `--cfg tokio_unstable`. Default false.
+    runtime_enable_alt_timer: bool = flag();
+    /// The certificate authorities that are trusted. Default: the system's.
+    ca_file: Option<String> = optional_text();
+    /// How long a stopping server goes on serving, in seconds. Default 10 (Pingora's is 300).
+    grace_period_seconds: Option<u64> = optional_integer(SECONDS);
+    /// How long the last step of a stop may take, in seconds. Default: Pingora's 5.
+    graceful_shutdown_timeout_seconds: Option<u64> = optional_integer(SECONDS);
+    /// IPv4 addresses from which to connect to backends. Default: the system chooses.
+    client_bind_to_ipv4: Vec<String> = ip_addresses(scalar::ip_address::<Ipv4Addr>("an ipv4 address"));
+    /// IPv6 addresses from which to connect to backends. Default: the system chooses.
+    client_bind_to_ipv6: Vec<String> = ip_addresses(scalar::ip_address::<Ipv6Addr>("an ipv6 address"));
+    /// How many idle connections to backends are kept, per thread. Default 128.
+    upstream_keepalive_pool_size: usize = count(0..=COUNT_MAX);
+    /// Thread pools that only connect to backends. Default: none.
+    upstream_connect_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
+    /// Threads in each of those. Default: none.
+    upstream_connect_offload_thread_per_pool: Option<usize> = optional_integer(0..=THREADS_MAX);
+    /// Thread pools that only greet TLS clients. Default: none.
+    downstream_tls_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
+    /// Threads in each of those. Default: none.
+    downstream_tls_offload_thread_per_pool: Option<usize> = optional_integer(0..=THREADS_MAX);
+    /// Whether TLS keys are written to the file that `SSLKEYLOG` names. Default false.
+    upstream_debug_ssl_keylog: bool = flag();
+    /// The most attempts of one request, a guard behind our own limits; 1 or more, for with 0
+    /// Pingora sends nothing at all. Default 1,000 (Pingora's is 16): an attempt that found nobody
+    /// listening is repeated for as long as the request may wait.
+    max_retries: usize = count(1..=COUNT_MAX);
+    /// How often an upgrade tries its socket, once a second. Default: Pingora's 5.
+    upgrade_sock_connect_accept_max_retries: Option<usize> = optional_integer(0..=COUNT_MAX);
+    /// Threads for blocking work in each runtime, 1 or more. Default: Tokio's 512.
+    max_blocking_threads: Option<usize> = optional_integer(1..=COUNT_MAX);
+    /// How long an idle one of those stays, in seconds. Default: Tokio's 10.
+    blocking_threads_ttl_seconds: Option<u64> = optional_integer(SECONDS);
+    /// From how many seconds on a timeout uses Tokio's timer; null: never. Default 900.
+    fast_timeout_to_tokio_threshold_seconds: Option<u64> = optional_integer(SECONDS);
+    /// Whether to measure polls; needs a build with `--cfg tokio_unstable`. Default false.
+    runtime_metrics_poll_time_histogram: bool = flag();
+    /// How its buckets grow, `linear` or `log`. Default: Tokio's.
+    runtime_metrics_poll_time_histogram_scale: Option<Scale> = optional_scale();
+    /// Its first bucket, in microseconds; 1 or more. Default: Tokio's.
+    runtime_metrics_poll_time_histogram_resolution_micros: Option<u64> =
+        optional_integer(1..=*SECONDS.end());
+    /// How many buckets it has, 1 to 1024. Default: Tokio's.
+    runtime_metrics_poll_time_histogram_buckets: Option<usize> = optional_integer(1..=1024);
+    /// Whether the process that starts a daemon waits until it is ready. Default false.
+    daemon_wait_for_ready: bool = flag();
+    /// For how many seconds it waits, 1 or more. Default: Pingora's 600.
+    daemon_ready_timeout_seconds: Option<NonZeroU64> = optional_seconds();
+    /// For how many seconds a daemon tries to say that it is ready, 1 or more. Default:
+    /// Pingora's 60.
+    daemon_notify_timeout_seconds: Option<NonZeroU64> = optional_seconds();
+}
+
+fn defaults() -> ServerConf {
+    // Pingora waits five minutes even if no request is left; a queue of ours is empty sooner.
+    ServerConf {
+        grace_period_seconds: Some(10),
+        max_retries: 1_000,
+        ..ServerConf::default()
+    }
+}
+
+type Key = &'static str;
+
+fn count(
+    section: &mut Section<'_>,
+    key: Key,
+    default: usize,
+    range: RangeInclusive<usize>,
+) -> usize {
+    section.value(key, default, scalar::integer(range))
+}
+
+fn flag(section: &mut Section<'_>, key: Key, default: bool) -> bool {
+    section.value(key, default, scalar::flag)
+}
+
+fn text(section: &mut Section<'_>, key: Key, default: String) -> String {
+    section.value(key, default, scalar::text)
+}
+
+fn optional_text(section: &mut Section<'_>, key: Key, default: Option<String>) -> Option<String> {
+    section.nullable(key, default, scalar::text)
+}
+
+fn optional_file(section: &mut Section<'_>, key: Key, default: Option<PathBuf>) -> Option<PathBuf> {
+    section.nullable(key, default, scalar::file)
+}
+
+fn optional_integer<T>(
+    section: &mut Section<'_>,
+    key: Key,
+    default: Option<T>,
+    range: RangeInclusive<T>,
+) -> Option<T>
+where
+    T: TryFrom<u64> + PartialOrd + std::fmt::Display,
+{
+    section.nullable(key, default, scalar::integer(range))
+}
+
+fn optional_seconds(
+    section: &mut Section<'_>,
+    key: Key,
+    default: Option<NonZeroU64>,
+) -> Option<NonZeroU64> {
+    let default = default.map(NonZeroU64::get);
+    optional_integer(section, key, default, 1..=*SECONDS.end()).and_then(NonZeroU64::new)
+}
+
+fn optional_scale(section: &mut Section<'_>, key: Key, default: Option<Scale>) -> Option<Scale> {
+    section.nullable(key, default, scalar::choice(SCALES))
+}
+
+fn ip_addresses(
+    section: &mut Section<'_>,
+    key: Key,
+    default: Vec<String>,
+    read: impl Read<String>,
+) -> Vec<String> {
+    let values = section
+        .find(key)
+        .and_then(|value| value.list("a list of ip addresses"));
+    match values {
+        None => default,
+        Some(values) => values
+            .iter()
+            .filter_map(|value| value.read(&read))
+            .collect(),
+    }
+}

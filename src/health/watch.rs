@@ -1,0 +1,513 @@
+//! Looks at the health file whenever it may have changed, and publishes what is news.
+//!
+//! Events of the file system (inotify) come from the *directory* of the file, not the file: a
+//! rename, a delete and recreate, or the swap of a link in the same directory (how Kubernetes
+//! updates a ConfigMap) put another file in its place. A look each second covers the rest: file
+//! systems without events, a directory that is missing or is recreated, a link whose target lies in
+//! another directory.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::file::{FileEvent, FileState, HealthFile, look};
+
+/// How often to look without being told to.
+const FALLBACK: Duration = Duration::from_secs(1);
+
+/// Watches the file and publishes each change of [`HealthFile::latest`], until nobody listens any
+/// more. Nothing is published for the state that `file` was opened with.
+///
+/// All file I/O is done on threads for blocking work, so that a file system that hangs does not hold
+/// up requests.
+///
+/// # Cancel safety
+///
+/// May be dropped at any time; what was published stays.
+pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
+    let wake = Arc::new(Notify::new());
+    let mut directory = DirectoryWatch::new(file.path(), wake.clone());
+    let mut fallback = interval(FALLBACK);
+    fallback.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // The first tick comes at once: it sets up the events, and then looks for what changed
+        // since the file was opened.
+        let rearm = tokio::select! {
+            () = publish.closed() => return,
+            () = wake.notified() => directory.is_lost(),
+            _ = fallback.tick() => true,
+            () = due(&file) => false,
+        };
+        let (path, last) = (file.path().to_owned(), file.content());
+        let looked = spawn_blocking(move || {
+            if rearm {
+                directory.arm();
+            }
+            (directory, look(&path, last.as_ref()))
+        });
+        let found = match looked.await {
+            Ok((back, found)) => {
+                directory = back;
+                found
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down.
+            Err(_) => return,
+        };
+        let before = file.latest().state.clone();
+        if file.observe(found, Instant::now()) {
+            log(file.path(), &before, file.latest());
+            publish.send_replace(file.latest().clone());
+        }
+    }
+}
+
+async fn due(file: &HealthFile) {
+    match file.due() {
+        Some(instant) => sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log(path: &Path, before: &FileState, event: &FileEvent) {
+    let path = path.display();
+    match &event.state {
+        state if state == before => debug!(%path, "health file written"),
+        FileState::Ok => info!(%path, "health file is good"),
+        FileState::Missing => warn!(%path, "health file is missing"),
+        FileState::Corrupt { problem } => warn!(%path, %problem, "health file is corrupt"),
+    }
+}
+
+/// The events of one directory, as far as there are any.
+struct DirectoryWatch {
+    directory: PathBuf,
+    name: OsString,
+    wake: Arc<Notify>,
+    /// The directory itself was removed or renamed: what is at its path now is another.
+    lost: Arc<AtomicBool>,
+    watcher: Option<RecommendedWatcher>,
+    complained: bool,
+}
+
+impl DirectoryWatch {
+    fn new(file: &Path, wake: Arc<Notify>) -> Self {
+        let parent = match file.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        Self {
+            // Absolute, as the events name it.
+            directory: std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned()),
+            name: file.file_name().unwrap_or_default().to_owned(),
+            wake,
+            lost: Arc::new(AtomicBool::new(false)),
+            watcher: None,
+            complained: false,
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Asks for the events of the directory that is at the path *now*. To ask again for the same
+    /// directory changes nothing, so nobody need find out whether it is the same: its inode cannot
+    /// tell, because file systems reuse the number.
+    fn arm(&mut self) {
+        self.lost.store(false, Ordering::Release);
+        match self.try_arm() {
+            Ok(()) => self.complained = false,
+            // The state of the file says this already.
+            Err(error) if is_missing(&error) => {}
+            Err(error) if self.complained => debug!(%error, "still no file events"),
+            Err(error) => {
+                self.complained = true;
+                let directory = self.directory.display();
+                warn!(%directory, %error, "no file events, looking once a second");
+            }
+        }
+    }
+
+    fn try_arm(&mut self) -> notify::Result<()> {
+        let mut watcher = match self.watcher.take() {
+            Some(watcher) => watcher,
+            None => notify::recommended_watcher(self.listener())?,
+        };
+        let result = watcher.watch(&self.directory, RecursiveMode::NonRecursive);
+        self.watcher = Some(watcher);
+        result
+    }
+
+    /// Never blocks: `Notify` keeps one wake-up however many events come, so that a burst costs one
+    /// look after the one under way.
+    fn listener(&self) -> impl FnMut(notify::Result<Event>) + Send + 'static {
+        let (wake, lost) = (self.wake.clone(), self.lost.clone());
+        let (directory, name) = (self.directory.clone(), self.name.clone());
+        move |event| {
+            if let Ok(event) = &event {
+                if !concerns(event, &name) {
+                    return;
+                }
+                if event.paths.contains(&directory) {
+                    lost.store(true, Ordering::Release);
+                }
+            }
+            wake.notify_one();
+        }
+    }
+}
+
+/// Whether this event can mean that the file has changed.
+fn concerns(event: &Event, name: &OsStr) -> bool {
+    let names_file = || {
+        event
+            .paths
+            .iter()
+            .any(|path| path.file_name() == Some(name))
+    };
+    match event.kind {
+        // Another entry can be a link that ours goes through.
+        EventKind::Create(_) | EventKind::Remove(_) => true,
+        EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Modify(_) => names_file(),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => names_file(),
+        // Our own looks open and close the file: to wake for those would never end.
+        EventKind::Access(_) => false,
+        // Events were dropped (an overflow), or of a kind to come.
+        EventKind::Any | EventKind::Other => true,
+    }
+}
+
+fn is_missing(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+    use tempfile::TempDir;
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
+
+    use super::super::file::GRACE;
+    use super::super::report::Report;
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// More changes than looks without events could see before the deadline.
+    const CHANGES: usize = 30;
+
+    struct Watched {
+        directory: TempDir,
+        path: PathBuf,
+        events: watch::Receiver<FileEvent>,
+        task: JoinHandle<()>,
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    impl Watched {
+        /// Watches `name` in a new directory that `prepare` has filled.
+        fn start(name: &str, prepare: impl FnOnce(&Path)) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            prepare(directory.path());
+            let path = directory.path().join(name);
+            let file = HealthFile::open(path.clone());
+            let (publish, events) = watch::channel(file.latest().clone());
+            let task = tokio::spawn(watch(file, publish));
+            Self {
+                directory,
+                path,
+                events,
+                task,
+            }
+        }
+
+        /// Watches a file that says that `a` is healthy.
+        fn good() -> Self {
+            Self::start("health.json", |directory| {
+                fs::write(directory.join("health.json"), says(true)).unwrap();
+            })
+        }
+
+        async fn until(&mut self, what: impl Fn(&FileEvent) -> bool) -> FileEvent {
+            let waited = timeout(DEADLINE, self.events.wait_for(|event| what(event))).await;
+            waited
+                .expect("no such event")
+                .expect("the watch has ended")
+                .clone()
+        }
+
+        async fn until_a_is(&mut self, healthy: bool) {
+            self.until(|event| event.state == FileState::Ok && a(event) == Some(healthy))
+                .await;
+        }
+
+        async fn until_corrupt(&mut self) -> FileEvent {
+            self.until(|event| matches!(event.state, FileState::Corrupt { .. }))
+                .await
+        }
+
+        async fn until_missing(&mut self) -> FileEvent {
+            self.until(|event| event.state == FileState::Missing).await
+        }
+
+        /// Fails when the changes are seen by looking once a second only.
+        async fn sees_at_once(&mut self, mut change: impl FnMut(&Path, bool)) {
+            self.until(|event| event.report.is_some()).await;
+            // What is next must differ from what is there.
+            let mut healthy = a(&self.events.borrow()) == Some(true);
+            let start = Instant::now();
+            for _ in 0..CHANGES {
+                healthy = !healthy;
+                change(&self.path, healthy);
+                self.until_a_is(healthy).await;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{CHANGES} changes took {:?}",
+                start.elapsed()
+            );
+        }
+    }
+
+    fn says(healthy: bool) -> String {
+        format!("{{\n  \"a\": {healthy},\n  \"b\": true\n}}\n")
+    }
+
+    fn a(event: &FileEvent) -> Option<bool> {
+        Some(event.report.as_ref()?.verdict("a")?.healthy)
+    }
+
+    fn rename(path: &Path, healthy: bool) {
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, says(healthy)).unwrap();
+        fs::rename(&temporary, path).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sees_renames_at_once() {
+        Watched::good().sees_at_once(rename).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sees_writes_in_place_at_once() {
+        Watched::good()
+            .sees_at_once(|path, healthy| fs::write(path, says(healthy)).unwrap())
+            .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sees_deletes_and_recreates_at_once() {
+        let recreate = |path: &Path, healthy| {
+            fs::remove_file(path).unwrap();
+            fs::write(path, says(healthy)).unwrap();
+        };
+        Watched::good().sees_at_once(recreate).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sees_the_swap_of_a_link_at_once() {
+        let swap = |directory: &Path, healthy: bool| {
+            let version = directory.join(format!("..{healthy}"));
+            fs::create_dir_all(&version).unwrap();
+            fs::write(version.join("health.json"), says(healthy)).unwrap();
+            symlink(&version, directory.join("..new")).unwrap();
+            fs::rename(directory.join("..new"), directory.join("..data")).unwrap();
+        };
+        let mut watched = Watched::start("health.json", |directory| {
+            swap(directory, true);
+            symlink("..data/health.json", directory.join("health.json")).unwrap();
+        });
+        watched
+            .sees_at_once(|path, healthy| swap(path.parent().unwrap(), healthy))
+            .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_same_content_written_anew_is_published() {
+        let mut watched = Watched::good();
+        let before = watched.events.borrow().clone();
+        rename(&watched.path, true);
+        let after = watched.until(|event| event.seen > before.seen).await;
+        assert!(Arc::ptr_eq(&before.report.unwrap(), &after.report.unwrap()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_write_byte_by_byte_is_never_a_wrong_report() {
+        let mut watched = Watched::good();
+        let mut events = watched.events.clone();
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while events.changed().await.is_ok() {
+                let event = events.borrow_and_update().clone();
+                let done = a(&event) == Some(false);
+                seen.push((event.state, event.report.unwrap()));
+                if done {
+                    break;
+                }
+            }
+            seen
+        });
+        let path = watched.path.clone();
+        let start = Instant::now();
+        spawn_blocking(move || {
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(path)
+                .unwrap();
+            for byte in says(false).bytes() {
+                io::Write::write_all(&mut file, &[byte]).unwrap();
+                // Spreads the write, so that looks fall between its bytes.
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        })
+        .await
+        .unwrap();
+        let took = start.elapsed();
+        watched.until_a_is(false).await;
+        let either = [true, false].map(|healthy| Report::parse(says(healthy).as_bytes()).unwrap());
+        for (state, report) in timeout(DEADLINE, seen).await.unwrap().unwrap() {
+            assert!(either.contains(&report), "{report:?}");
+            assert!(
+                state == FileState::Ok || took >= GRACE,
+                "{state:?} after {took:?}"
+            );
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lasting_bad_file_is_corrupt_and_the_report_stays() {
+        let mut watched = Watched::good();
+        let start = Instant::now();
+        fs::write(&watched.path, "{\n\"a\": fals").unwrap();
+        let event = watched.until_corrupt().await;
+        assert!(start.elapsed() >= GRACE);
+        let problem = "line 2, column 9: not JSON: EOF while parsing a value".into();
+        assert_eq!(event.state, FileState::Corrupt { problem });
+        assert_eq!(a(&event), Some(true));
+        fs::write(&watched.path, says(false)).unwrap();
+        watched.until_a_is(false).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_file_that_is_gone_is_missing_and_the_report_stays() {
+        let mut watched = Watched::good();
+        let start = Instant::now();
+        fs::remove_file(&watched.path).unwrap();
+        let event = watched.until_missing().await;
+        assert!(start.elapsed() >= GRACE);
+        assert_eq!(a(&event), Some(true));
+        fs::write(&watched.path, says(false)).unwrap();
+        watched.until_a_is(false).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_fifo_or_a_directory_in_place_of_the_file_is_corrupt() {
+        let mut watched = Watched::good();
+        fs::remove_file(&watched.path).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &watched.path, kind, mode, 0).unwrap();
+        let event = watched.until_corrupt().await;
+        assert_eq!(a(&event), Some(true));
+        rename(&watched.path, false);
+        watched.until_a_is(false).await;
+        fs::remove_file(&watched.path).unwrap();
+        fs::create_dir(&watched.path).unwrap();
+        let event = watched.until_corrupt().await;
+        let problem = "not a regular file".into();
+        assert_eq!(event.state, FileState::Corrupt { problem });
+        assert_eq!(a(&event), Some(false));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_directory_that_comes_later_is_watched() {
+        let mut watched = Watched::start("below/health.json", |_| {});
+        assert_eq!(watched.events.borrow().state, FileState::Missing);
+        fs::create_dir(watched.directory.path().join("below")).unwrap();
+        rename(&watched.path, true);
+        watched.until_a_is(true).await;
+        watched.sees_at_once(rename).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_directory_that_is_deleted_and_recreated_is_watched_again() {
+        let mut watched = Watched::start("below/health.json", |directory| {
+            fs::create_dir(directory.join("below")).unwrap();
+            fs::write(directory.join("below/health.json"), says(true)).unwrap();
+        });
+        watched.sees_at_once(rename).await;
+        let below = watched.directory.path().join("below");
+        fs::remove_dir_all(&below).unwrap();
+        assert!(watched.until_missing().await.report.is_some());
+        fs::create_dir(&below).unwrap();
+        rename(&watched.path, false);
+        watched.until_a_is(false).await;
+        watched.sees_at_once(rename).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ends_when_nobody_listens() {
+        let file = HealthFile::open("/nowhere/health.json".into());
+        let (publish, events) = watch::channel(file.latest().clone());
+        let task = tokio::spawn(watch(file, publish));
+        drop(events);
+        timeout(DEADLINE, task).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn our_own_looks_and_other_files_do_not_wake_the_watch() {
+        let ours = |kind| Event::new(kind).add_path("/d/health.json".into());
+        let other = |kind| Event::new(kind).add_path("/d/access.log".into());
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let closed = |mode| EventKind::Access(AccessKind::Close(mode));
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let created = EventKind::Create(CreateKind::File);
+        let removed = EventKind::Remove(RemoveKind::File);
+        let table = [
+            (ours(opened), false),
+            (ours(closed(AccessMode::Read)), false),
+            (ours(closed(AccessMode::Write)), true),
+            (ours(data), true),
+            (other(closed(AccessMode::Write)), false),
+            (other(data), false),
+            (other(renamed), true),
+            (other(created), true),
+            (other(removed), true),
+            (Event::new(EventKind::Other).set_flag(Flag::Rescan), true),
+        ];
+        for (event, expected) in table {
+            assert_eq!(
+                concerns(&event, OsStr::new("health.json")),
+                expected,
+                "{event:?}"
+            );
+        }
+    }
+}

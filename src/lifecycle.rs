@@ -1,0 +1,142 @@
+//! Signals, and how the process ends: as soon as the last request has, and not before, but after the
+//! grace at the latest.
+//!
+//! Pingora sleeps through the whole grace even when idle, then kills what still runs, and nobody
+//! listens for a second Ctrl-C meanwhile. So Pingora is only told to close the listeners (through
+//! [`Lifecycle::signal_watch`]), and this task ends the process itself.
+
+use std::io;
+use std::process;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::control::Current;
+use crate::door::Connections;
+use crate::proxy::AccessLog;
+
+/// For a connection that was accepted while the listener closed and is not counted yet.
+const STRAGGLERS: Duration = Duration::from_millis(50);
+
+/// For the last answers, once those who still waited were refused.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// As a shell reports a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+/// Ends the process.
+pub struct Lifecycle {
+    stopping: watch::Sender<bool>,
+    current: Current,
+    connections: Connections,
+    access_log: AccessLog,
+    grace: Duration,
+}
+
+impl Lifecycle {
+    /// A process that runs, and may take `grace` to stop.
+    pub fn new(
+        current: Current,
+        connections: Connections,
+        access_log: AccessLog,
+        stopping: watch::Sender<bool>,
+        grace: Duration,
+    ) -> Self {
+        Self {
+            stopping,
+            current,
+            connections,
+            access_log,
+            grace,
+        }
+    }
+
+    /// What tells Pingora to close the listeners.
+    pub fn signal_watch(&self) -> Box<dyn ShutdownSignalWatch> {
+        Box::new(SignalWatch(self.stopping.subscribe()))
+    }
+
+    /// Waits for a signal and ends the process.
+    pub async fn run(self) {
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return warn!(%error, "no signals: this process can only be killed"),
+        };
+        signals.next().await;
+        self.stopping.send_replace(true);
+        info!(connections = self.connections.count(), grace = ?self.grace, "stopping");
+        tokio::select! {
+            () = self.drain() => {}
+            () = signals.next() => {
+                warn!("stopped at once by a second signal");
+                self.exit(INTERRUPTED);
+            }
+        }
+        info!("stopped");
+        self.exit(0);
+    }
+
+    async fn drain(&self) {
+        if timeout(self.grace, self.all_ended()).await.is_ok() {
+            return;
+        }
+        warn!(connections = self.connections.count(), "the grace is over");
+        for upstream in self.current.load_full().upstreams.values() {
+            upstream.close();
+        }
+        let _ = timeout(LAST_WORDS, self.all_ended()).await;
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            self.connections.all_closed().await;
+            sleep(STRAGGLERS).await;
+            if self.connections.count() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn exit(&self, code: i32) -> ! {
+        self.access_log.flush();
+        process::exit(code)
+    }
+}
+
+struct SignalWatch(watch::Receiver<bool>);
+
+#[async_trait]
+impl ShutdownSignalWatch for SignalWatch {
+    async fn recv(&self) -> ShutdownSignal {
+        // Fails only without a sender: then the process is ending anyway.
+        let _ = self.0.clone().wait_for(|stopping| *stopping).await;
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+/// The signals that mean stop.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::quit())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = quit.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! One line per request, written by a thread of its own: the request path fills an event and hands
+//! it over. When the writer can't keep up, events are dropped and counted rather than waited for.
+
+use std::io::{BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Method};
+use serde_json::json;
+
+use crate::config::AccessLogFormat;
+use crate::id::{BackendName, UpstreamName};
+
+/// How many events may wait for the writer.
+const EVENTS_MAX: usize = 16 * 1024;
+
+/// What is said of one request.
+pub struct AccessEvent {
+    /// When its answer was over.
+    pub time: SystemTime,
+    /// The client's address.
+    pub client: Option<HeaderValue>,
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, as the client sent them.
+    pub target: String,
+    /// The status that the client saw; 499 if it left before.
+    pub status: u16,
+    /// Bytes of the answer's body that were sent.
+    pub bytes: usize,
+    /// Where it went.
+    pub upstream: Option<UpstreamName>,
+    /// Who had it last.
+    pub backend: Option<BackendName>,
+    /// How often it was sent to a backend.
+    pub attempts: u32,
+    /// From the header's end to the answer's.
+    pub total: Duration,
+    /// Waiting for a slot.
+    pub queued: Duration,
+    /// From being sent to the backend's last byte, in the last attempt.
+    pub served: Option<Duration>,
+    /// Why the proxy answered by itself.
+    pub reason: Option<&'static str>,
+    /// Why it was sent again.
+    pub retried: Option<&'static str>,
+}
+
+/// The request path's end of the log. Cheap to clone.
+#[derive(Clone)]
+pub struct AccessLog {
+    /// `None`: the log is off.
+    events: Option<SyncSender<Message>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The other end. Without it running, events are dropped once the buffer is full.
+pub struct AccessLogWriter {
+    events: Receiver<Message>,
+    line: fn(&AccessEvent) -> String,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Message {
+    Event(Box<AccessEvent>),
+    Flush(SyncSender<()>),
+}
+
+impl AccessLog {
+    /// Both ends of a log; no writer when it is off.
+    pub fn new(format: AccessLogFormat) -> (Self, Option<AccessLogWriter>) {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let line: fn(&AccessEvent) -> String = match format {
+            AccessLogFormat::Off => {
+                return (
+                    Self {
+                        events: None,
+                        dropped,
+                    },
+                    None,
+                );
+            }
+            AccessLogFormat::Text => text,
+            AccessLogFormat::Json => json,
+        };
+        let (sender, events) = sync_channel(EVENTS_MAX);
+        let log = Self {
+            events: Some(sender),
+            dropped: dropped.clone(),
+        };
+        (
+            log,
+            Some(AccessLogWriter {
+                events,
+                line,
+                dropped,
+            }),
+        )
+    }
+
+    /// Whether anyone reads events: without, none need be made.
+    pub fn is_on(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Hands an event over, or drops it.
+    pub fn log(&self, event: AccessEvent) {
+        let Some(events) = &self.events else { return };
+        if events.try_send(Message::Event(Box::new(event))).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until everything handed over so far is written, a second at the most.
+    pub fn flush(&self) {
+        let Some(events) = &self.events else { return };
+        let (done, wait) = sync_channel(1);
+        if events.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+impl AccessLogWriter {
+    /// Writes events until nobody can send any; blocks its thread.
+    pub fn run(self, out: impl Write) {
+        let mut out = BufWriter::new(out);
+        let mut reported = 0;
+        while let Some(message) = self.next(&mut out) {
+            match message {
+                // A reader that went away (a closed pipe) is no reason to stop serving.
+                Message::Event(event) => drop(writeln!(out, "{}", (self.line)(&event))),
+                Message::Flush(done) => {
+                    let _ = out.flush();
+                    let _ = done.send(());
+                }
+            }
+            let dropped = self.dropped.load(Relaxed);
+            if dropped > reported {
+                let lines = dropped - reported;
+                tracing::warn!(lines, "access log lines dropped: the reader is slow");
+                reported = dropped;
+            }
+        }
+    }
+
+    /// The next message. What is buffered goes out as soon as there is none.
+    fn next(&self, out: &mut impl Write) -> Option<Message> {
+        self.events.try_recv().ok().or_else(|| {
+            let _ = out.flush();
+            self.events.recv().ok()
+        })
+    }
+}
+
+fn text(event: &AccessEvent) -> String {
+    fn or_dash<T: std::fmt::Display>(value: &Option<T>) -> String {
+        value.as_ref().map_or("-".into(), T::to_string)
+    }
+    format!(
+        "{} {} {} {} {} upstream={} backend={} attempts={} total={} queue={} backend_time={} bytes={} reason={} retried={}",
+        humantime::format_rfc3339_millis(event.time),
+        client(event).unwrap_or("-"),
+        event.method,
+        event.target,
+        event.status,
+        or_dash(&event.upstream),
+        or_dash(&event.backend),
+        event.attempts,
+        seconds(event.total),
+        seconds(event.queued),
+        or_dash(&event.served.map(seconds)),
+        event.bytes,
+        event.reason.unwrap_or("-"),
+        event.retried.unwrap_or("-"),
+    )
+}
+
+fn json(event: &AccessEvent) -> String {
+    json!({
+        "time": humantime::format_rfc3339_millis(event.time).to_string(),
+        "client": client(event),
+        "method": event.method.as_str(),
+        "target": event.target,
+        "status": event.status,
+        "bytes": event.bytes,
+        "upstream": event.upstream,
+        "backend": event.backend,
+        "attempts": event.attempts,
+        "total_seconds": event.total.as_secs_f64(),
+        "queue_seconds": event.queued.as_secs_f64(),
+        "backend_seconds": event.served.map(|served| served.as_secs_f64()),
+        "reason": event.reason,
+        "retried": event.retried,
+    })
+    .to_string()
+}
+
+fn client(event: &AccessEvent) -> Option<&str> {
+    event.client.as_ref()?.to_str().ok()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.6}", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn event() -> AccessEvent {
+        AccessEvent {
+            time: SystemTime::UNIX_EPOCH,
+            client: Some(HeaderValue::from_static("10.0.0.1")),
+            method: Method::GET,
+            target: "/home?q=\"1\"".into(),
+            status: 200,
+            bytes: 5,
+            upstream: Some("demo".into()),
+            backend: Some("server1".into()),
+            attempts: 2,
+            total: Duration::from_millis(12),
+            queued: Duration::from_millis(2),
+            served: Some(Duration::from_millis(10)),
+            reason: None,
+            retried: Some("connect_refused"),
+        }
+    }
+
+    #[test]
+    fn a_text_line_has_every_field() {
+        assert_eq!(
+            text(&event()),
+            "1970-01-01T00:00:00.000Z 10.0.0.1 GET /home?q=\"1\" 200 upstream=demo backend=server1 \
+             attempts=2 total=0.012000 queue=0.002000 backend_time=0.010000 bytes=5 reason=- \
+             retried=connect_refused"
+        );
+    }
+
+    #[test]
+    fn a_json_line_is_json_whatever_the_client_sent() {
+        let line: serde_json::Value = serde_json::from_str(&json(&event())).unwrap();
+        assert_eq!(line["target"], "/home?q=\"1\"");
+        assert_eq!(line["backend_seconds"], 0.01);
+    }
+
+    #[test]
+    fn what_was_logged_is_written_once_flushed() {
+        let (mut read, write) = std::io::pipe().unwrap();
+        let (log, writer) = AccessLog::new(AccessLogFormat::Text);
+        std::thread::spawn(move || writer.unwrap().run(write));
+        log.log(event());
+        log.flush();
+        let mut line = [0; 24];
+        read.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"1970-01-01T00:00:00.000Z");
+    }
+}

@@ -1,0 +1,197 @@
+//! Bodies, kept from holding a slot: a request's is read before the slot is taken, an answer's is
+//! read from the backend before the client has to take it.
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+/// A request body up to this size is read before a slot is taken. It is the size of Pingora's buffer
+/// for retries, which sends it on.
+const READ_AHEAD_MAX: usize = 64 * 1024;
+
+/// An answer of known length up to this size is read as fast as the backend sends it.
+const HELD_MAX: usize = 256 * 1024;
+
+/// How much of a request's body has come and gone.
+#[derive(Default)]
+pub struct RequestBody {
+    /// What was read ahead of a body that then turned out too long for Pingora's buffer.
+    ahead: BytesMut,
+    streamed: bool,
+    /// Bytes passed on in this attempt, and whether the last was among them.
+    passed: usize,
+    ended: bool,
+}
+
+impl RequestBody {
+    /// Whether the client's body is sent on as it comes.
+    pub fn is_streamed(&self) -> bool {
+        self.streamed
+    }
+
+    /// Reads a body of up to 64 KiB, so that a slow client never holds a slot. A longer one is left
+    /// to be sent on as it comes; of one that does not say its length, the first 64 KiB are read.
+    ///
+    /// # Errors
+    /// When the client breaks off, pauses for too long or sends broken chunks.
+    pub async fn read_ahead(&mut self, session: &mut Session) -> Result<()> {
+        if session.as_mut().is_body_empty() {
+            return Ok(());
+        }
+        if content_length(&session.req_header().headers).is_some_and(|n| n > READ_AHEAD_MAX) {
+            self.streamed = true;
+            return Ok(());
+        }
+        send_continue(session).await?;
+        let downstream = session.as_mut();
+        downstream.enable_retry_buffering();
+        while !downstream.is_body_done() && !downstream.retry_buffer_truncated() {
+            let chunk = downstream.read_request_body().await?;
+            self.ahead.extend_from_slice(&chunk.unwrap_or_default());
+        }
+        self.streamed = !downstream.is_body_done();
+        if !self.streamed {
+            // Pingora's buffer has it, too, and sends it as often as it takes.
+            self.ahead = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// A slot is taken: a client that waits for leave to send its body may start.
+    pub async fn slot_taken(&self, session: &mut Session) -> Result<()> {
+        if self.streamed {
+            send_continue(session).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A new attempt begins.
+    pub fn restart(&mut self) {
+        self.passed = 0;
+        self.ended = false;
+    }
+
+    /// Notes a piece of the body on its way to the backend, and puts before the first one what was
+    /// read ahead.
+    pub fn pass(&mut self, piece: &mut Option<Bytes>, is_last: bool) {
+        if !self.ahead.is_empty() {
+            let mut whole = std::mem::take(&mut self.ahead);
+            whole.extend_from_slice(piece.as_deref().unwrap_or_default());
+            *piece = Some(whole.freeze());
+        }
+        self.passed += piece.as_ref().map_or(0, Bytes::len);
+        self.ended |= is_last;
+    }
+
+    /// Whether the backend has all of it, if it was sent `bytes`.
+    pub fn is_sent(&self, bytes: usize) -> bool {
+        self.ended && bytes == self.passed
+    }
+}
+
+/// Answers `Expect: 100-continue`. Pingora closes a connection on which it answers before the body
+/// came, which an interim answer is no reason for.
+async fn send_continue(session: &mut Session) -> Result<()> {
+    if !session.req_header().headers.contains_key(header::EXPECT) {
+        return Ok(());
+    }
+    let downstream = session.as_mut();
+    downstream.set_close_on_response_before_downstream_finish(false);
+    let written = downstream.write_continue_response().await;
+    downstream.set_close_on_response_before_downstream_finish(true);
+    written
+}
+
+/// The length that a message says its body has.
+pub(super) fn content_length(headers: &http::HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+/// An answer that is collected until the backend has sent all of it.
+#[derive(Default)]
+pub struct HeldResponse {
+    /// `Some` while collecting.
+    collected: Option<BytesMut>,
+    length: usize,
+}
+
+impl HeldResponse {
+    /// Decides whether to collect this answer's body.
+    pub fn begin(&mut self, response: &ResponseHeader) {
+        let length = content_length(&response.headers).filter(|length| *length <= HELD_MAX);
+        self.collected = length.map(|_| BytesMut::new());
+        self.length = length.unwrap_or(0);
+    }
+
+    /// Keeps a piece back until the last one, which then is the whole body. An answer that came in
+    /// one piece is not copied.
+    pub fn collect(&mut self, piece: &mut Option<Bytes>, is_last: bool) {
+        let Some(collected) = &mut self.collected else {
+            return;
+        };
+        if is_last && collected.is_empty() {
+            return;
+        }
+        collected.reserve(self.length - collected.len().min(self.length));
+        collected.extend_from_slice(&piece.take().unwrap_or_default());
+        if is_last {
+            *piece = Some(std::mem::take(collected).freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(length: &str) -> HeldResponse {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response
+            .insert_header(header::CONTENT_LENGTH, length)
+            .unwrap();
+        let mut held = HeldResponse::default();
+        held.begin(&response);
+        held
+    }
+
+    fn piece(text: &'static str) -> Option<Bytes> {
+        Some(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_short_answer_is_kept_back_until_it_is_whole() {
+        let mut held = held("6");
+        let (mut first, mut last) = (piece("abc"), piece("def"));
+        held.collect(&mut first, false);
+        held.collect(&mut last, true);
+        assert_eq!((first, last), (None, piece("abcdef")));
+    }
+
+    #[test]
+    fn a_long_answer_or_one_of_unknown_length_passes() {
+        let mut unknown = HeldResponse::default();
+        unknown.begin(&ResponseHeader::build(200, None).unwrap());
+        for mut held in [held("262145"), unknown] {
+            let mut first = piece("abc");
+            held.collect(&mut first, false);
+            assert_eq!(first, piece("abc"));
+        }
+    }
+
+    #[test]
+    fn what_was_read_ahead_goes_before_the_first_piece() {
+        let mut body = RequestBody {
+            ahead: BytesMut::from("ab"),
+            ..RequestBody::default()
+        };
+        let (mut first, mut last) = (piece("cd"), None);
+        body.pass(&mut first, false);
+        body.pass(&mut last, true);
+        assert_eq!((first, last), (piece("abcd"), None));
+        assert!(body.is_sent(4) && !body.is_sent(3));
+    }
+}

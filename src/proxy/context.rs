@@ -1,0 +1,82 @@
+//! What is known of one request, from its header read to its line in the access log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::body::{HeldResponse, RequestBody};
+use super::fault::Fault;
+use crate::upstream::{Ticket, Upstream, Work};
+
+/// One request's state.
+pub struct Context {
+    /// When its header was complete.
+    pub(super) arrived: Instant,
+    /// When it was ready to be sent: its header, and the body if that is read ahead.
+    pub(super) ready: Instant,
+    /// Where it goes, and under what path.
+    pub(super) upstream: Option<Arc<Upstream>>,
+    pub(super) path: Option<String>,
+    /// Its place in the queue, kept through retries.
+    pub(super) ticket: Option<Ticket>,
+    /// The attempt under way.
+    pub(super) work: Option<Work>,
+    pub(super) body: RequestBody,
+    pub(super) held: HeldResponse,
+    /// Why the proxy answered by itself.
+    pub(super) fault: Option<Fault>,
+    pub(super) record: Record,
+}
+
+/// What the access log says of it.
+#[derive(Default)]
+pub struct Record {
+    /// The backend of the last attempt, as the log writes it.
+    pub(super) backend: Option<crate::id::BackendName>,
+    /// Attempts of which the backend may have seen something.
+    pub(super) attempts: u32,
+    /// Waiting for a slot, all attempts together.
+    pub(super) queued: Duration,
+    /// When the last attempt was sent, and how long the backend took to its last byte.
+    pub(super) sent: Option<Instant>,
+    pub(super) served: Option<Duration>,
+    /// Why the last retry was made.
+    pub(super) retried: Option<&'static str>,
+}
+
+impl Context {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            arrived: now,
+            ready: now,
+            upstream: None,
+            path: None,
+            ticket: None,
+            work: None,
+            body: RequestBody::default(),
+            held: HeldResponse::default(),
+            fault: None,
+            record: Record::default(),
+        }
+    }
+
+    /// Until when the backend must have answered. A body that is sent on as it comes may take longer
+    /// than the whole request may wait otherwise: then only the backend's own time counts.
+    pub(super) fn answer_due(&self, upstream: &Upstream) -> Instant {
+        let timeouts = &upstream.params().timeouts;
+        let header = Instant::now() + timeouts.response_header;
+        if self.body.is_streamed() {
+            header
+        } else {
+            header.min(self.ready + timeouts.request)
+        }
+    }
+
+    /// The backend's last byte was read: its slot is free, before the client has read anything.
+    pub(super) fn work_done(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.done();
+        }
+        self.record.served = self.record.sent.map(|sent| sent.elapsed());
+    }
+}

@@ -1,0 +1,109 @@
+//! Why the proxy answers by itself: every outcome that is not a backend's answer, named once for the
+//! body, the access log and the code.
+
+use crate::upstream::Refusal;
+
+/// An outcome of the proxy's own making.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No route takes this host and path.
+    NotFound,
+    /// The route takes other methods: the value of `Allow`.
+    MethodNotAllowed(String),
+    /// The request can't be understood, or broke off.
+    BadRequest,
+    /// The client sent no part of its body for `clients.read_timeout`.
+    BodyTimeout,
+    /// Every backend is sick by the report.
+    NoEligibleBackend,
+    /// The queue is full.
+    QueueFull,
+    /// No slot became free within `queue.timeout`.
+    QueueTimeout,
+    /// The process stops.
+    Stopping,
+    /// The backend broke off, or answered something that is not HTTP.
+    BadGateway,
+    /// No answer within `timeouts.response_header`.
+    ResponseHeaderTimeout,
+    /// The answer's body paused for longer than `timeouts.read`.
+    ReadTimeout,
+    /// No answer within `timeouts.request`.
+    RequestTimeout,
+    /// The client left; nobody reads an answer.
+    ClientGone,
+    /// The proxy itself ran out of something.
+    Internal,
+}
+
+impl Fault {
+    /// The status to answer with; 499 is only ever logged (as nginx does).
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NotFound => 404,
+            Self::MethodNotAllowed(_) => 405,
+            Self::BadRequest => 400,
+            Self::BodyTimeout => 408,
+            Self::NoEligibleBackend | Self::QueueFull | Self::QueueTimeout | Self::Stopping => 503,
+            Self::BadGateway => 502,
+            Self::ResponseHeaderTimeout | Self::ReadTimeout | Self::RequestTimeout => 504,
+            Self::ClientGone => 499,
+            Self::Internal => 500,
+        }
+    }
+
+    /// Its name for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::BadRequest => "bad_request",
+            Self::BodyTimeout => "body_timeout",
+            Self::NoEligibleBackend => "no_eligible_backend",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Stopping => "stopping",
+            Self::BadGateway => "bad_gateway",
+            Self::ResponseHeaderTimeout => "response_header_timeout",
+            Self::ReadTimeout => "read_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::ClientGone => "client_gone",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// A sentence for people.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::NotFound => "no route takes this host and path",
+            Self::MethodNotAllowed(_) => "the route takes other methods",
+            Self::BadRequest => "the request can't be understood, or broke off",
+            Self::BodyTimeout => "the request's body did not come in time",
+            Self::NoEligibleBackend => "no backend is eligible",
+            Self::QueueFull => "every backend is busy and the queue is full",
+            Self::QueueTimeout => "every backend was busy until the wait was over",
+            Self::Stopping => "the proxy is stopping",
+            Self::BadGateway => "the backend broke off, or answered something that is not HTTP",
+            Self::ResponseHeaderTimeout => "the backend did not answer in time",
+            Self::ReadTimeout => "the backend stopped in the middle of its answer",
+            Self::RequestTimeout => "the request was not answered in time",
+            Self::ClientGone => "the client left",
+            Self::Internal => "the proxy ran out of something; its log says of what",
+        }
+    }
+
+    /// Whether the same request may well succeed later.
+    pub fn is_temporary(&self) -> bool {
+        self.status() == 503
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoneEligible => Self::NoEligibleBackend,
+            Refusal::QueueFull => Self::QueueFull,
+            Refusal::Stopping => Self::Stopping,
+        }
+    }
+}

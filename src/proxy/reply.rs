@@ -1,0 +1,134 @@
+//! Writes the proxy's own answers: small, JSON or text by `Accept`, and never without the reason.
+
+use bytes::Bytes;
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::fault::Fault;
+use crate::control::Snapshot;
+
+/// What `Retry-After` says of a queue, in seconds.
+const RETRY_QUEUE: u64 = 1;
+
+/// Answers a request with `fault`, if nothing was answered yet. The connection stays open when the
+/// request was read to its end and `keep_alive` holds.
+///
+/// # Errors
+/// When the client can't be written to.
+pub(super) async fn write(
+    session: &mut Session,
+    context: &Context,
+    fault: &Fault,
+    snapshot: &Snapshot,
+    keep_alive: bool,
+) -> Result<()> {
+    if *fault == Fault::ClientGone || has_answered(session) {
+        session.set_keepalive(None);
+        return Ok(());
+    }
+    if !keep_alive {
+        session.set_keepalive(None);
+    }
+    let details = details(context, fault, snapshot);
+    let (kind, body) = if wants_json(session) {
+        ("application/json", format!("{}\n", as_json(fault, details)))
+    } else {
+        ("text/plain; charset=utf-8", as_text(fault, &details))
+    };
+    let mut response = ResponseHeader::build(fault.status(), Some(6))?;
+    response.insert_header(header::CONTENT_TYPE, kind)?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Fault::MethodNotAllowed(allow) = fault {
+        response.insert_header(header::ALLOW, allow)?;
+    }
+    if fault.is_temporary() {
+        response.insert_header(header::RETRY_AFTER, retry_after(fault, snapshot))?;
+    }
+    session
+        .write_response_header(Box::new(response), false)
+        .await?;
+    session
+        .write_response_body(Some(Bytes::from(body)), true)
+        .await
+}
+
+/// Whether the client has seen the beginning of a final answer.
+pub(super) fn has_answered(session: &Session) -> bool {
+    session
+        .response_written()
+        .is_some_and(|response| !response.status.is_informational())
+}
+
+/// In seconds. The next report comes with the poller's next round.
+fn retry_after(fault: &Fault, snapshot: &Snapshot) -> u64 {
+    match fault {
+        Fault::NoEligibleBackend => snapshot.config.poller.interval.as_secs().max(1),
+        _ => RETRY_QUEUE,
+    }
+}
+
+fn wants_json(session: &Session) -> bool {
+    let accept = session.req_header().headers.get(header::ACCEPT);
+    accept.is_some_and(|accept| accept.as_bytes().windows(4).any(|window| window == b"json"))
+}
+
+/// Which backends, why, since when, and how old the report is.
+fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Value> {
+    let upstream = context.upstream.as_ref()?;
+    if *fault != Fault::NoEligibleBackend {
+        return Some(json!({ "upstream": upstream.params().name }));
+    }
+    let backends: serde_json::Map<_, _> = upstream
+        .view()
+        .iter()
+        .filter_map(|backend| {
+            let why_not = snapshot.ineligible(backend)?.to_string();
+            let since_seconds = backend.since.elapsed().as_secs();
+            let entry = json!({ "why_not": why_not, "since_seconds": since_seconds });
+            Some((backend.params.name.to_string(), entry))
+        })
+        .collect();
+    Some(json!({
+        "upstream": upstream.params().name,
+        "backends": backends,
+        "report": {
+            "path": snapshot.config.health.file,
+            "state": snapshot.health.state.name(),
+            "age_seconds": snapshot.health.seen.elapsed().as_secs(),
+        },
+    }))
+}
+
+fn as_json(fault: &Fault, details: Option<Value>) -> Value {
+    let mut body = json!({ "error": fault.code(), "message": fault.message() });
+    if let (Value::Object(body), Some(Value::Object(details))) = (&mut body, details) {
+        body.extend(details);
+    }
+    body
+}
+
+fn as_text(fault: &Fault, details: &Option<Value>) -> String {
+    let mut text = format!("{} {}: {}\n", fault.status(), fault.code(), fault.message());
+    let Some(details) = details else { return text };
+    for (name, backend) in details["backends"].as_object().into_iter().flatten() {
+        text += &format!(
+            "{name}: {}, for {} s\n",
+            backend["why_not"].as_str().unwrap_or_default(),
+            backend["since_seconds"],
+        );
+    }
+    if let Some(report) = details.get("report") {
+        text += &format!(
+            "{}: {}, last changed {} s ago\n",
+            report["path"].as_str().unwrap_or_default(),
+            report["state"].as_str().unwrap_or_default(),
+            report["age_seconds"],
+        );
+    }
+    text
+}

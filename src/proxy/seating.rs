@@ -1,0 +1,103 @@
+//! Gets a request its slot: at once, after its turn came, or not at all.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Instant;
+
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::fault::Fault;
+use crate::door::{Departure, Departures};
+use crate::upstream::{Arrival, Lease, Turn, Upstream, Work};
+
+/// Takes a slot for this request, waiting for it if need be, and begins an attempt.
+///
+/// # Errors
+/// Why there is no slot to be had; [`Fault::ClientGone`] when nobody wants it any more.
+pub(super) async fn seat(
+    departures: &Arc<Departures>,
+    session: &mut Session,
+    context: &mut Context,
+    upstream: &Arc<Upstream>,
+) -> Result<(), Fault> {
+    let lease = match upstream.arrive(context.ticket) {
+        Arrival::Seated(lease) => lease,
+        Arrival::Refused(refusal) => return Err(refusal.into()),
+        Arrival::Waiting(turn) => {
+            let begun = Instant::now();
+            let waited = wait(departures, session, context, turn, upstream).await;
+            context.record.queued += begun.elapsed();
+            waited?
+        }
+    };
+    context.ticket = Some(lease.ticket());
+    context.record.backend = Some(lease.backend().name().clone());
+    context.body.restart();
+    context.work = Some(Work::new(lease));
+    Ok(())
+}
+
+async fn wait(
+    departures: &Arc<Departures>,
+    session: &mut Session,
+    context: &Context,
+    turn: Turn,
+    upstream: &Upstream,
+) -> Result<Lease, Fault> {
+    let (due, fault) = due(context, upstream);
+    let departure = watch(departures, session);
+    let lease = tokio::select! {
+        biased;
+        () = left(departure.as_ref()) => return Err(Fault::ClientGone),
+        called = turn => called?,
+        () = tokio::time::sleep_until(due.into()) => return Err(fault),
+    };
+    // It may have left in this very moment, and nothing has been sent yet.
+    if has_left(session) {
+        Err(Fault::ClientGone)
+    } else {
+        Ok(lease)
+    }
+}
+
+/// Until when it may wait, and what is said when it did in vain.
+fn due(context: &Context, upstream: &Upstream) -> (Instant, Fault) {
+    let params = upstream.params();
+    let queue = (context.ready + params.queue.timeout, Fault::QueueTimeout);
+    let request = (
+        context.ready + params.timeouts.request,
+        Fault::RequestTimeout,
+    );
+    if queue.0 <= request.0 { queue } else { request }
+}
+
+fn watch(departures: &Arc<Departures>, session: &Session) -> Option<Departure> {
+    let stream = session.as_downstream().stream()?;
+    departures
+        .watch(stream.id())
+        .inspect_err(
+            |error| tracing::warn!(%error, "a waiting client's leaving will not be noticed"),
+        )
+        .ok()
+}
+
+async fn left(departure: Option<&Departure>) {
+    match departure {
+        Some(departure) => departure.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One look at the client's connection, without waiting. Where its body is still to come, looking
+/// would take a byte of it: then the watch is all there is.
+fn has_left(session: &mut Session) -> bool {
+    let downstream = session.as_downstream_mut();
+    if !downstream.is_body_done() {
+        return false;
+    }
+    let idle = pin!(downstream.read_body_or_idle(true));
+    let mut nobody = TaskContext::from_waker(Waker::noop());
+    matches!(idle.poll(&mut nobody), Poll::Ready(Err(_)))
+}

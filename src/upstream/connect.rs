@@ -1,0 +1,153 @@
+//! How a connection to a backend is made: by us instead of Pingora, for two reasons. A duplicate of
+//! the descriptor rides along with each connection, because the slot of an abandoned request is
+//! bound to the connection and Pingora closes its own before it tells us. And a failure that is the
+//! proxy's own (no descriptors, no ports) is told apart from one that is the backend's.
+//!
+//! The duplicate lives in the stream's `ProxyDigest`, the one place of a Pingora stream that takes
+//! data of ours: it is closed with the stream, unless somebody still holds it. Duplicating once per
+//! connection rather than once per request saves two system calls a request.
+
+use std::io;
+use std::net;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::connectors::l4::Connect;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{Digest, GetProxyDigest};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, OrErr, Result};
+use rustix::io::Errno;
+use tokio::net::TcpStream;
+
+use super::params::Timeouts;
+
+/// A connection to a backend, kept open for as long as anyone holds it.
+#[derive(Clone, Debug)]
+pub struct BackendSocket(Arc<OwnedFd>);
+
+impl BackendSocket {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
+        Self(Arc::new(descriptor))
+    }
+
+    /// The socket that rides along with this connection.
+    pub fn of(digest: &Digest) -> Option<Self> {
+        let data = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
+        data.downcast_ref::<Self>().cloned()
+    }
+
+    /// The connection as a stream of its own, which keeps it open in place of `self`.
+    pub(super) fn into_std(self) -> io::Result<net::TcpStream> {
+        self.0.try_clone().map(net::TcpStream::from)
+    }
+}
+
+impl AsFd for BackendSocket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// How Pingora is to reach a backend. Reads have no timeout here: one deadline of ours covers the
+/// response's header and each pause of its body, for less than a timer per read.
+pub(super) fn peer(address: net::SocketAddr, timeouts: &Timeouts) -> HttpPeer {
+    let mut peer = HttpPeer::new(address, false, String::new());
+    peer.options.total_connection_timeout = Some(timeouts.connect);
+    peer.options.write_timeout = Some(timeouts.write);
+    peer.options.idle_timeout = Some(timeouts.idle);
+    peer.options.custom_l4 = Some(Arc::new(Connector));
+    peer
+}
+
+#[derive(Debug)]
+struct Connector;
+
+#[async_trait]
+impl Connect for Connector {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let SocketAddr::Inet(address) = address else {
+            return Error::e_explain(ErrorType::InternalError, "only internet addresses so far");
+        };
+        let socket = TcpStream::connect(address)
+            .await
+            .map_err(|error| explain(error, address))?;
+        let duplicate = socket
+            .as_fd()
+            .try_clone_to_owned()
+            .or_err(ErrorType::InternalError, "duplicating a descriptor")?;
+        let response = ResponseHeader::build(200, Some(0))?;
+        let mut stream = Stream::from(socket);
+        stream.set_proxy_digest(ProxyDigest::new(
+            Box::new(response),
+            Some(Box::new(BackendSocket::new(duplicate))),
+        ));
+        Ok(stream)
+    }
+}
+
+/// An error whose type says whose fault it is.
+fn explain(error: io::Error, address: &net::SocketAddr) -> Box<Error> {
+    Error::because(kind(&error), format!("connecting to {address}"), error)
+}
+
+fn kind(error: &io::Error) -> ErrorType {
+    match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => ErrorType::ConnectRefused,
+        Some(Errno::TIMEDOUT) => ErrorType::ConnectTimedout,
+        Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => ErrorType::ConnectNoRoute,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => {
+            ErrorType::InternalError
+        }
+        _ => ErrorType::ConnectError,
+    }
+}
+
+/// Whether a failed connection says something about the backend, and not about us.
+pub(super) fn is_backends_fault(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectRefused
+            | ErrorType::ConnectTimedout
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_descriptors_is_not_the_backends_fault() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let own = explain(io::Error::from(Errno::MFILE), &address);
+        let refused = explain(io::Error::from(Errno::CONNREFUSED), &address);
+        assert!(!is_backends_fault(&own));
+        assert!(is_backends_fault(&refused));
+    }
+
+    #[tokio::test]
+    async fn the_socket_rides_along_and_outlives_the_stream() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = SocketAddr::Inet(listener.local_addr().unwrap());
+        let stream = Connector.connect(&address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let digest = Digest {
+            proxy_digest: stream.get_proxy_digest(),
+            ..Digest::default()
+        };
+        let socket = BackendSocket::of(&digest).unwrap();
+        drop((stream, digest));
+        let mut byte = [0];
+        let still_open = accepted.try_read(&mut byte).unwrap_err();
+        assert_eq!(still_open.kind(), io::ErrorKind::WouldBlock);
+        drop(socket);
+        accepted.readable().await.unwrap();
+        assert_eq!(accepted.try_read(&mut byte).unwrap(), 0);
+    }
+}

@@ -1,0 +1,329 @@
+//! Slots and the queue of one upstream, behind one short lock: who may send now, who waits, and who
+//! is handed the slot that just became free.
+//!
+//! A backend is *eligible* when the `LoadBalancer`'s health check says healthy and it is not
+//! ejected, and *available* when it is eligible and has a free slot.
+//!
+//! Invariants, checked by [`Slots::check`] in the tests:
+//! - somebody waits only while nobody is available: a slot that becomes free is *handed* to the
+//!   head of the queue under the same lock, so a newcomer can never overtake;
+//! - no backend has more in flight than slots, unless its slots were lowered meanwhile;
+//! - wakers are returned, not woken: the lock is never held while other code runs.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use pingora_load_balancing::{Backend, LoadBalancer};
+
+use super::queue::{Place, Queue, Ticket};
+use super::selection::{Candidate, Rotation, RoundRobin};
+use super::{BackendIndex, Refusal};
+
+/// What a waiting request is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// A slot of this backend is the request's: it is taken already.
+    Seated(BackendIndex),
+    /// It need not wait any longer.
+    Refused(Refusal),
+}
+
+/// What becomes of a request that asks for a slot.
+pub(super) enum Arrival {
+    Seated(BackendIndex),
+    Waiting(Place),
+    Refused(Refusal),
+}
+
+/// The slots of one backend.
+pub(super) struct Account {
+    /// Its identity in the `LoadBalancer`.
+    pub(super) backend: Backend,
+    pub(super) max_in_flight: u32,
+    /// Slots taken: requests in service and abandoned ones.
+    pub(super) in_flight: u32,
+    /// Slots taken by requests that we gave up on and the backend has not let go.
+    pub(super) abandoned: u32,
+    /// What the `LoadBalancer`'s health check said last.
+    pub(super) healthy: bool,
+    pub(super) ejected: bool,
+    /// When its eligibility changed last.
+    pub(super) since: Instant,
+}
+
+impl Account {
+    pub(super) fn new(backend: Backend, max_in_flight: u32, now: Instant) -> Self {
+        Self {
+            backend,
+            max_in_flight,
+            in_flight: 0,
+            abandoned: 0,
+            healthy: false,
+            ejected: false,
+            since: now,
+        }
+    }
+
+    pub(super) fn is_eligible(&self) -> bool {
+        self.healthy && !self.ejected
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight >= self.max_in_flight
+    }
+}
+
+/// Slots and queue of one upstream. Live: carried across health changes.
+pub(super) struct Slots {
+    accounts: Vec<Account>,
+    balancer: LoadBalancer<RoundRobin>,
+    rotation: Arc<Rotation>,
+    queue: Queue<Call>,
+    queue_size: usize,
+    next_ticket: u64,
+    /// How many backends are available.
+    available: usize,
+    closed: bool,
+}
+
+impl Slots {
+    /// Nobody is eligible until the first [`Slots::publish`].
+    pub(super) fn new(
+        accounts: Vec<Account>,
+        balancer: LoadBalancer<RoundRobin>,
+        rotation: Arc<Rotation>,
+        queue_size: usize,
+    ) -> Self {
+        Self {
+            accounts,
+            balancer,
+            rotation,
+            queue: Queue::new(),
+            queue_size,
+            next_ticket: 0,
+            available: 0,
+            closed: false,
+        }
+    }
+
+    pub(super) fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    pub(super) fn is_any_eligible(&self) -> bool {
+        self.accounts.iter().any(Account::is_eligible)
+    }
+
+    /// A request asks for a slot: for the first time, or once more with the ticket that it was
+    /// given then.
+    pub(super) fn arrive(&mut self, ticket: Option<Ticket>) -> (Ticket, Arrival) {
+        let known = ticket.is_some();
+        let ticket = ticket.unwrap_or_else(|| self.issue_ticket());
+        (ticket, self.admit(ticket, known))
+    }
+
+    fn issue_ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    fn admit(&mut self, ticket: Ticket, known: bool) -> Arrival {
+        if self.closed {
+            return Arrival::Refused(Refusal::Stopping);
+        }
+        if let Some(index) = self.select() {
+            return Arrival::Seated(index);
+        }
+        if !self.accounts.iter().any(|account| account.healthy) {
+            return Arrival::Refused(Refusal::NoneEligible);
+        }
+        // A retried request was let in before: it is not turned away in the middle.
+        if !known && self.queue.waiting() >= self.queue_size {
+            return Arrival::Refused(Refusal::QueueFull);
+        }
+        Arrival::Waiting(self.queue.join(ticket))
+    }
+
+    /// What a waiting request was told, if it was; else `waker` is woken when it is.
+    pub(super) fn look(&mut self, place: Place, waker: &Waker) -> Option<Call> {
+        self.queue.look(place, waker).copied()
+    }
+
+    /// A request that was told, and has taken note.
+    pub(super) fn settle(&mut self, place: Place) {
+        self.queue.leave(place);
+    }
+
+    /// A waiting request goes away. If a slot was handed to it meanwhile, the next in line gets it.
+    pub(super) fn leave(&mut self, place: Place) -> Option<Waker> {
+        match self.queue.leave(place) {
+            Some(Call::Seated(index)) => self.release(index),
+            Some(Call::Refused(_)) | None => None,
+        }
+    }
+
+    /// Gives a slot back: to the head of the queue, if this backend may still be chosen.
+    pub(super) fn release(&mut self, index: BackendIndex) -> Option<Waker> {
+        let account = &mut self.accounts[index.0];
+        let was_full = account.is_full();
+        account.in_flight -= 1;
+        if account.is_full() {
+            return None;
+        }
+        if account.is_eligible() && self.queue.waiting() > 0 {
+            account.in_flight += 1;
+            return self.queue.call_head(Call::Seated(index));
+        }
+        if was_full {
+            self.rotation.set_full(index, false);
+            self.available += usize::from(account.is_eligible());
+        }
+        None
+    }
+
+    /// Counts a slot among the abandoned ones; it stays taken until [`Slots::release`].
+    pub(super) fn abandon(&mut self, index: BackendIndex) {
+        self.accounts[index.0].abandoned += 1;
+    }
+
+    /// Gives an abandoned slot back.
+    pub(super) fn release_abandoned(&mut self, index: BackendIndex) -> Option<Waker> {
+        self.accounts[index.0].abandoned -= 1;
+        self.release(index)
+    }
+
+    /// Puts a checked `LoadBalancer` in force. Those who wait are handed the slots that it opens,
+    /// or refused when it leaves nobody. A verdict that turned from sick to healthy ends an
+    /// ejection. Returns the old one, to be dropped outside the lock.
+    pub(super) fn publish(
+        &mut self,
+        balancer: LoadBalancer<RoundRobin>,
+        now: Instant,
+    ) -> (LoadBalancer<RoundRobin>, Vec<Waker>) {
+        for account in &mut self.accounts {
+            let was_eligible = account.is_eligible();
+            let healthy = balancer.backends().ready(&account.backend);
+            account.ejected &= account.healthy || !healthy;
+            account.healthy = healthy;
+            if account.is_eligible() != was_eligible {
+                account.since = now;
+            }
+        }
+        let old = std::mem::replace(&mut self.balancer, balancer);
+        self.refresh();
+        let wakers = if self.accounts.iter().any(|account| account.healthy) {
+            self.hand_out()
+        } else {
+            self.refuse_all(Refusal::NoneEligible)
+        };
+        (old, wakers)
+    }
+
+    /// Takes a backend out because it refuses connections. Says whether it was in.
+    pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> bool {
+        self.set_ejected(index, true, now)
+    }
+
+    /// Takes an ejected backend back in.
+    pub(super) fn reinstate(&mut self, index: BackendIndex, now: Instant) -> Vec<Waker> {
+        self.set_ejected(index, false, now);
+        self.hand_out()
+    }
+
+    fn set_ejected(&mut self, index: BackendIndex, ejected: bool, now: Instant) -> bool {
+        let account = &mut self.accounts[index.0];
+        let changes = account.ejected != ejected;
+        if changes {
+            account.ejected = ejected;
+            account.since = now;
+            self.refresh();
+        }
+        changes
+    }
+
+    /// Nobody is let in or waits any longer: the process stops.
+    pub(super) fn close(&mut self) -> Vec<Waker> {
+        self.closed = true;
+        self.refuse_all(Refusal::Stopping)
+    }
+
+    /// Chooses an available backend through the `LoadBalancer` and takes one of its slots.
+    fn select(&mut self) -> Option<BackendIndex> {
+        if self.available == 0 {
+            return None;
+        }
+        self.balancer
+            .select_with(b"", usize::MAX, |_, healthy| healthy)?;
+        let index = self.rotation.take_offered();
+        let account = &mut self.accounts[index.0];
+        account.in_flight += 1;
+        if account.is_full() {
+            self.rotation.set_full(index, true);
+            self.available -= 1;
+        }
+        Some(index)
+    }
+
+    /// Derives what selection needs from the accounts, after eligibility changed.
+    fn refresh(&mut self) {
+        let mut candidates = Vec::with_capacity(self.accounts.len());
+        self.available = 0;
+        for (position, account) in self.accounts.iter().enumerate() {
+            let index = BackendIndex(position);
+            self.rotation.set_full(index, account.is_full());
+            if account.is_eligible() {
+                self.available += usize::from(!account.is_full());
+                candidates.push(Candidate {
+                    index,
+                    backend: Backend {
+                        ext: Default::default(),
+                        ..account.backend.clone()
+                    },
+                });
+            }
+        }
+        self.rotation.replace(candidates);
+    }
+
+    /// Hands free slots to those who wait, until one or the other runs out.
+    fn hand_out(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while self.queue.waiting() > 0 {
+            let Some(index) = self.select() else { break };
+            wakers.extend(self.queue.call_head(Call::Seated(index)));
+        }
+        wakers
+    }
+
+    fn refuse_all(&mut self, refusal: Refusal) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while self.queue.waiting() > 0 {
+            wakers.extend(self.queue.call_head(Call::Refused(refusal)));
+        }
+        wakers
+    }
+
+    /// Panics when an invariant does not hold.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let available = self
+            .accounts
+            .iter()
+            .filter(|account| account.is_eligible() && !account.is_full())
+            .count();
+        assert_eq!(self.available, available, "available backends");
+        assert!(
+            self.queue.waiting() == 0 || available == 0,
+            "somebody waits while a slot is free"
+        );
+        for account in &self.accounts {
+            assert!(account.in_flight <= account.max_in_flight, "overbooked");
+            assert!(account.abandoned <= account.in_flight, "abandoned");
+        }
+    }
+}

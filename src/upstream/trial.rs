@@ -1,0 +1,63 @@
+//! Brings an ejected backend back: tries to connect until it accepts.
+//!
+//! A bare connection is the trial, not a client's request: refusing connections is all that the
+//! backend was ejected for, so accepting one is the whole evidence, no request is put at risk, and
+//! a backend comes back even while nobody asks for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::{BackendIndex, Upstream, wake};
+use crate::policy::backoff;
+
+/// Tries the backend at `index`, one connection at a time, until it accepts one or its ejection
+/// ends otherwise (the report turned from sick to healthy).
+pub(super) async fn until_reinstated(upstream: Arc<Upstream>, index: BackendIndex) {
+    let Some((ejected_at, _)) = ejection(&upstream, index) else {
+        return;
+    };
+    let (mut trial, mut steps) = (0, 0);
+    loop {
+        sleep(backoff::STEP).await;
+        steps += 1;
+        let Some((_, others_eligible)) = ejection(&upstream, index).filter(|e| e.0 == ejected_at)
+        else {
+            return;
+        };
+        if !backoff::is_due(trial, steps, others_eligible) {
+            continue;
+        }
+        if accepts(&upstream, index).await {
+            return reinstate(&upstream, index);
+        }
+        trial += 1;
+        steps = 0;
+    }
+}
+
+/// When the backend was ejected, and whether another is eligible; `None` if it is not ejected.
+fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)> {
+    let slots = upstream.slots.lock();
+    let account = &slots.accounts()[index.0];
+    account
+        .ejected
+        .then(|| (account.since, slots.is_any_eligible()))
+}
+
+async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
+    let address = upstream.backend(index).params.address;
+    let connection = TcpStream::connect(address);
+    matches!(
+        timeout(upstream.params.timeouts.connect, connection).await,
+        Ok(Ok(_))
+    )
+}
+
+fn reinstate(upstream: &Upstream, index: BackendIndex) {
+    let wakers = upstream.slots.lock().reinstate(index, Instant::now());
+    tracing::info!(upstream = %upstream.params.name, backend = %upstream.backend(index).name(), "reinstated: it accepts connections");
+    wake(wakers);
+}

@@ -1,0 +1,166 @@
+//! A request in a backend's hands. The slot belongs to the backend's work, not to our request: when
+//! we give up on a request (the client left, a timeout), the backend goes on with it, and another
+//! one would overlap. So the lease lives on until the backend has let go of the connection.
+//!
+//! How we know that it has, by how far the request had come:
+//! - nothing was sent: there is no work, the slot is free at once;
+//! - the whole request was sent, no answer yet: we wait for the answer's first byte or the close,
+//!   and say nothing: some servers close at the first sign of a client gone and work on all the
+//!   same (asyncio ones, for example), and the close would fool us;
+//! - part of the request was sent, or part of the answer came: we send FIN, so that a server which
+//!   looks stops early, and read on until it closes. A server that only notices when a write fails
+//!   (most synchronous ones) gets a reset after [`DRAIN_BYTES_MAX`] or [`DRAIN_TIME_MAX`], and the
+//!   slot is kept for as long as its longest pause: its next write will have come by then.
+//!
+//! `busy_limit` ends every wait.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+
+use super::{BackendSocket, Lease};
+
+/// How much of an abandoned answer is read before the connection is reset.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+
+/// How long an abandoned answer is read, while it goes on, before the connection is reset.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Not one byte was sent.
+    Unsent,
+    /// Some of it was sent.
+    Sending,
+    /// All of it was sent.
+    Sent,
+    /// The answer has begun.
+    Answering,
+}
+
+/// A lease, and the connection on which it is used.
+pub struct Work {
+    /// `None` once the work is done.
+    lease: Option<Lease>,
+    socket: Option<BackendSocket>,
+    stage: Stage,
+}
+
+impl Work {
+    /// A request that is about to be sent.
+    pub fn new(lease: Lease) -> Self {
+        Self {
+            lease: Some(lease),
+            socket: None,
+            stage: Stage::Unsent,
+        }
+    }
+
+    /// The slot that is in use, until the work is done.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// The connection stands.
+    pub fn connected(&mut self, socket: Option<BackendSocket>) {
+        self.socket = socket;
+    }
+
+    /// From now on, the backend may have seen some of the request.
+    pub fn sending(&mut self) {
+        self.stage = Stage::Sending;
+    }
+
+    /// The backend may have seen some of the request.
+    pub fn is_sent(&self) -> bool {
+        self.stage >= Stage::Sending
+    }
+
+    /// The backend has the whole request.
+    pub fn sent(&mut self) {
+        self.stage = self.stage.max(Stage::Sent);
+    }
+
+    /// The backend has begun to answer.
+    pub fn answering(&mut self) {
+        self.stage = Stage::Answering;
+    }
+
+    /// The backend's last byte was read: the slot is free.
+    pub fn done(&mut self) {
+        self.lease = None;
+        self.socket = None;
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let (Some(mut lease), Some(socket)) = (self.lease.take(), self.socket.take()) else {
+            return;
+        };
+        if self.stage == Stage::Unsent || is_closed(&socket) {
+            return;
+        }
+        // Without a runtime the process is ending, and the slots with it.
+        if let Ok(runtime) = Handle::try_current() {
+            lease.abandon();
+            runtime.spawn(keep(lease, socket, self.stage));
+        }
+    }
+}
+
+/// Holds the lease until the backend has let go of the connection.
+async fn keep(lease: Lease, socket: BackendSocket, stage: Stage) {
+    let limit = lease.upstream().params().busy_limit;
+    let let_go = timeout(limit, until_let_go(socket, stage)).await;
+    if let Ok(Err(error)) = let_go {
+        tracing::debug!(backend = %lease.backend().name(), %error, "an abandoned connection failed");
+    }
+}
+
+async fn until_let_go(socket: BackendSocket, stage: Stage) -> io::Result<()> {
+    let mut stream = TcpStream::from_std(socket.into_std()?)?;
+    if stage == Stage::Sent {
+        stream.readable().await?;
+    }
+    stream.shutdown().await?;
+    if let Some(longest_pause) = drain(&mut stream).await {
+        // The last descriptor: data that still comes is answered with a reset.
+        drop(stream);
+        sleep(longest_pause).await;
+    }
+    Ok(())
+}
+
+/// Reads until the backend closes. If it does not stop, returns its longest pause so far.
+async fn drain(stream: &mut TcpStream) -> Option<Duration> {
+    let mut buffer = [0; 4096];
+    let begun = Instant::now();
+    let (mut bytes, mut last, mut longest_pause) = (0, begun, Duration::ZERO);
+    while bytes <= DRAIN_BYTES_MAX && begun.elapsed() <= DRAIN_TIME_MAX {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => bytes += read,
+        }
+        longest_pause = longest_pause.max(last.elapsed());
+        last = Instant::now();
+    }
+    Some(longest_pause)
+}
+
+/// Whether the backend has closed the connection and left nothing unread.
+fn is_closed(socket: &BackendSocket) -> bool {
+    let mut byte = [0];
+    match recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+        Ok((read, _)) => read == 0,
+        Err(Errno::AGAIN | Errno::INTR) => false,
+        Err(_) => true,
+    }
+}
