@@ -182,6 +182,7 @@ fn absent_keys_have_their_defaults() {
     );
     let server = ServerConf {
         grace_period_seconds: Some(10),
+        max_retries: 1_000,
         ..ServerConf::default()
     };
     assert_eq!(config.server.server_conf(), server);

@@ -10,7 +10,6 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
@@ -36,6 +35,10 @@ const FALLBACK: Duration = Duration::from_secs(1);
 /// May be dropped at any time; what was published stays.
 pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
     let wake = Arc::new(Notify::new());
+    // Missing or bad from the start is news too; good is what everybody expects.
+    if file.latest().state != FileState::Ok {
+        log(file.path(), &FileState::Ok, file.latest());
+    }
     let mut directory = DirectoryWatch::new(file.path(), wake.clone());
     let mut fallback = interval(FALLBACK);
     fallback.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -44,7 +47,7 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
         // since the file was opened.
         let rearm = tokio::select! {
             () = publish.closed() => return,
-            () = wake.notified() => directory.is_lost(),
+            () = wake.notified() => false,
             _ = fallback.tick() => true,
             () = due(&file) => false,
         };
@@ -94,8 +97,6 @@ struct DirectoryWatch {
     directory: PathBuf,
     name: OsString,
     wake: Arc<Notify>,
-    /// The directory itself was removed or renamed: what is at its path now is another.
-    lost: Arc<AtomicBool>,
     watcher: Option<RecommendedWatcher>,
     complained: bool,
 }
@@ -107,25 +108,18 @@ impl DirectoryWatch {
             _ => Path::new("."),
         };
         Self {
-            // Absolute, as the events name it.
-            directory: std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned()),
+            directory: parent.to_owned(),
             name: file.file_name().unwrap_or_default().to_owned(),
             wake,
-            lost: Arc::new(AtomicBool::new(false)),
             watcher: None,
             complained: false,
         }
-    }
-
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
     }
 
     /// Asks for the events of the directory that is at the path *now*. To ask again for the same
     /// directory changes nothing, so nobody need find out whether it is the same: its inode cannot
     /// tell, because file systems reuse the number.
     fn arm(&mut self) {
-        self.lost.store(false, Ordering::Release);
         match self.try_arm() {
             Ok(()) => self.complained = false,
             // The state of the file says this already.
@@ -152,16 +146,11 @@ impl DirectoryWatch {
     /// Never blocks: `Notify` keeps one wake-up however many events come, so that a burst costs one
     /// look after the one under way.
     fn listener(&self) -> impl FnMut(notify::Result<Event>) + Send + 'static {
-        let (wake, lost) = (self.wake.clone(), self.lost.clone());
-        let (directory, name) = (self.directory.clone(), self.name.clone());
+        let (wake, name) = (self.wake.clone(), self.name.clone());
         move |event| {
-            if let Ok(event) = &event {
-                if !concerns(event, &name) {
-                    return;
-                }
-                if event.paths.contains(&directory) {
-                    lost.store(true, Ordering::Release);
-                }
+            // An error can mean that events were lost.
+            if event.is_ok_and(|event| !concerns(&event, &name)) {
+                return;
             }
             wake.notify_one();
         }

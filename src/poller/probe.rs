@@ -76,7 +76,7 @@ pub(super) async fn ping(
     limit: Duration,
 ) -> Result<Duration, PingFailure> {
     let start = Instant::now();
-    // `checked_add` inside: a limit beyond the end of time is no limit.
+    // A limit beyond the end of time is no limit.
     match start.checked_add(limit) {
         None => ask(address, path).await?,
         Some(deadline) => timeout_at(deadline, ask(address, path))
@@ -102,6 +102,8 @@ async fn ask_over(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(
     tokio::pin!(exchange);
     // The connection is driven here and not by a task of its own, so that it ends with the ping.
     tokio::select! {
+        // The request first, or a connection that ends at once takes the reason with it.
+        biased;
         outcome = &mut exchange => return outcome,
         _ = connection => {}
     }
@@ -474,6 +476,19 @@ mod tests {
         }
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n";
         ping(repeats(head, "x").await, "/ping", LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_bound_of_a_body_is_exact() {
+        for (length, is_healthy) in [(BODY_BYTES_MAX, true), (BODY_BYTES_MAX + 1, false)] {
+            let address = server(move |mut stream, _| async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let _ = stream.write_all(&vec![b'x'; length]).await;
+            })
+            .await;
+            let outcome = ping(address, "/ping", LONG).await;
+            assert_eq!(outcome.is_ok(), is_healthy, "{length}: {outcome:?}");
+        }
     }
 
     #[tokio::test]

@@ -7,13 +7,19 @@
 //! backend's work and not to our request.
 
 mod connect;
+#[cfg(test)]
+mod fixtures;
 mod health_check;
 mod lease;
 mod params;
 mod queue;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod selection;
 mod slots;
 mod sync;
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
 mod trial;
 mod work;
 

@@ -164,3 +164,135 @@ fn is_closed(socket: &BackendSocket) -> bool {
         Err(_) => true,
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use crate::upstream::fixtures::upstream;
+    use crate::upstream::{Arrival, Upstream};
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// An upstream with one slot, and a request that has it on a connection to `TcpStream`.
+    async fn work() -> (Arc<Upstream>, Work, TcpStream) {
+        let upstream = upstream(&[1], 9);
+        let Arrival::Seated(lease) = upstream.arrive(None) else {
+            panic!("no slot");
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = TcpStream::connect(listener.local_addr().unwrap());
+        let socket = proxy.await.unwrap().into_std().unwrap();
+        let (backend, _) = listener.accept().await.unwrap();
+        let mut work = Work::new(lease);
+        work.connected(Some(BackendSocket::new(socket.into())));
+        (upstream, work, backend)
+    }
+
+    fn in_flight(upstream: &Upstream) -> (u32, u32) {
+        let view = upstream.view();
+        (view[0].in_flight, view[0].abandoned)
+    }
+
+    async fn until_free(upstream: &Arc<Upstream>) {
+        let freed = async {
+            while in_flight(upstream) != (0, 0) {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(SOON, freed)
+            .await
+            .expect("the slot is free in time");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_sent_is_no_work() {
+        let (upstream, work, _backend) = work().await;
+        drop(work);
+        assert_eq!(in_flight(&upstream), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_closed_has_let_go() {
+        let (upstream, mut work, backend) = work().await;
+        work.sending();
+        drop(backend);
+        let socket = work.socket.clone().unwrap();
+        while !is_closed(&socket) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        drop((socket, work));
+        assert_eq!(in_flight(&upstream), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_request_sent_whole_keeps_its_slot_until_the_answer() {
+        let (upstream, mut work, mut backend) = work().await;
+        work.sending();
+        work.sent();
+        drop(work);
+        assert_eq!(in_flight(&upstream), (1, 1));
+        let mut byte = [0];
+        let heard = timeout(Duration::from_millis(100), backend.read(&mut byte)).await;
+        assert!(heard.is_err(), "the backend hears nothing of it");
+        assert_eq!(in_flight(&upstream), (1, 1));
+        backend.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        assert_eq!(
+            timeout(SOON, backend.read(&mut byte))
+                .await
+                .unwrap()
+                .unwrap(),
+            0
+        );
+        assert_eq!(in_flight(&upstream), (1, 1), "it has not closed yet");
+        drop(backend);
+        until_free(&upstream).await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_under_way_is_ended() {
+        let (upstream, mut work, mut backend) = work().await;
+        work.sending();
+        work.answering();
+        drop(work);
+        let mut byte = [0];
+        assert_eq!(
+            timeout(SOON, backend.read(&mut byte))
+                .await
+                .unwrap()
+                .unwrap(),
+            0
+        );
+        assert_eq!(in_flight(&upstream), (1, 1));
+        drop(backend);
+        until_free(&upstream).await;
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_sends_without_end_is_reset() {
+        let (upstream, mut work, mut backend) = work().await;
+        work.sending();
+        work.answering();
+        drop(work);
+        let endless = async { while backend.write_all(&[0; 65536]).await.is_ok() {} };
+        timeout(SOON, endless)
+            .await
+            .expect("its write fails in time");
+        until_free(&upstream).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_never_lets_go_is_given_up_after_the_limit() {
+        let (upstream, mut work, _backend) = work().await;
+        work.sending();
+        work.sent();
+        drop(work);
+        let begun = tokio::time::Instant::now();
+        while in_flight(&upstream) != (0, 0) {
+            sleep(Duration::from_millis(100)).await;
+        }
+        let limit = upstream.params().busy_limit;
+        assert!(begun.elapsed() >= limit && begun.elapsed() < limit * 2);
+    }
+}

@@ -1,0 +1,51 @@
+//! What the tests of this module start from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::{BackendParams, QueueParams, Timeouts, Upstream, UpstreamParams};
+use crate::health::Report;
+
+/// An upstream of backends `0`, `1`, … with this many slots each, all healthy.
+pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
+    let timeout = Duration::from_secs(5);
+    let backends = slots
+        .iter()
+        .enumerate()
+        .map(|(index, slots)| BackendParams {
+            name: index.to_string().as_str().into(),
+            address: ([127, 0, 0, 1], 1000 + index as u16).into(),
+            max_in_flight: *slots,
+        });
+    let upstream = Upstream::new(UpstreamParams {
+        name: "test".into(),
+        queue: QueueParams {
+            size: queue,
+            timeout,
+        },
+        timeouts: Timeouts {
+            connect: timeout,
+            response_header: timeout,
+            read: timeout,
+            write: timeout,
+            idle: timeout,
+            request: timeout,
+        },
+        busy_limit: timeout,
+        backends: backends.collect(),
+    });
+    report(&upstream, &vec![true; slots.len()]);
+    upstream
+}
+
+/// Puts a report in force.
+pub(super) fn report(upstream: &Upstream, healthy: &[bool]) {
+    let verdicts: BTreeMap<_, _> = healthy.iter().enumerate().collect();
+    let text = serde_json::to_vec(&verdicts).unwrap();
+    let report = Arc::new(Report::parse(&text).unwrap());
+    let mut apply = std::pin::pin!(upstream.apply(&report));
+    let applied = apply.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(applied.is_ready(), "applying a report waits for nothing");
+}

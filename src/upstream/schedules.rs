@@ -1,0 +1,142 @@
+//! The slots under a model checker: `shuttle` runs the same few threads under many schedules, chosen
+//! at random around every lock, and finds what an unlucky one would break.
+//!
+//! `cargo test --features shuttle --lib shuttle_`
+
+use std::sync::Arc;
+
+use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use shuttle::thread;
+
+use super::fixtures::{report, upstream};
+use super::{Arrival, BackendIndex, Lease, Refusal, Turn, Upstream};
+
+const SCHEDULES: usize = 20_000;
+
+/// Counts who is in service where, as a backend would.
+struct Counters {
+    slots: Vec<usize>,
+    in_service: Vec<AtomicUsize>,
+}
+
+impl Counters {
+    fn new(slots: &[u32]) -> Arc<Self> {
+        Arc::new(Self {
+            slots: slots.iter().map(|slots| *slots as usize).collect(),
+            in_service: slots.iter().map(|_| AtomicUsize::new(0)).collect(),
+        })
+    }
+
+    fn serve(&self, lease: Lease) {
+        let BackendIndex(index) = lease.index();
+        let before = self.in_service[index].fetch_add(1, SeqCst);
+        assert!(before < self.slots[index], "two at once");
+        thread::yield_now();
+        self.in_service[index].fetch_sub(1, SeqCst);
+    }
+}
+
+fn arrive(upstream: &Arc<Upstream>) -> Result<Lease, Turn> {
+    match upstream.arrive(None) {
+        Arrival::Seated(lease) => Ok(lease),
+        Arrival::Waiting(turn) => Err(turn),
+        Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+fn all_free(upstream: &Upstream) {
+    assert_eq!(upstream.waiting(), 0);
+    assert!(upstream.view().iter().all(|backend| backend.in_flight == 0));
+}
+
+/// Some wait to the end, some give up at any moment: nobody is stranded, no slot is lost.
+#[test]
+fn shuttle_everyone_who_stays_is_served() {
+    shuttle::check_random(
+        || {
+            let (upstream, counters) = (upstream(&[1], 9), Counters::new(&[1]));
+            let threads: Vec<_> = (0..4)
+                .map(|number| {
+                    let (upstream, counters) = (upstream.clone(), counters.clone());
+                    thread::spawn(move || match arrive(&upstream) {
+                        Ok(lease) => counters.serve(lease),
+                        Err(turn) if number % 2 == 0 => match block_on(turn) {
+                            Ok(lease) => counters.serve(lease),
+                            Err(refusal) => panic!("refused: {refusal:?}"),
+                        },
+                        Err(turn) => drop(turn),
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().expect("no thread panics"));
+            all_free(&upstream);
+        },
+        SCHEDULES,
+    );
+}
+
+/// A backend turns sick and healthy again while requests come and go.
+#[test]
+fn shuttle_health_changes_strand_nobody() {
+    shuttle::check_random(
+        || {
+            let slots = [1, 1];
+            let (upstream, counters) = (upstream(&slots, 9), Counters::new(&slots));
+            let mut threads: Vec<_> = (0..3)
+                .map(|_| {
+                    let (upstream, counters) = (upstream.clone(), counters.clone());
+                    thread::spawn(move || match arrive(&upstream).or_else(block_on) {
+                        Ok(lease) => counters.serve(lease),
+                        Err(refusal) => panic!("refused: {refusal:?}"),
+                    })
+                })
+                .collect();
+            let flipped = upstream.clone();
+            threads.push(thread::spawn(move || {
+                report(&flipped, &[false, true]);
+                report(&flipped, &[true, true]);
+            }));
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().expect("no thread panics"));
+            all_free(&upstream);
+        },
+        SCHEDULES,
+    );
+}
+
+/// The process stops while requests come: each is served or told so.
+#[test]
+fn shuttle_stopping_tells_everyone() {
+    shuttle::check_random(
+        || {
+            let (upstream, counters) = (upstream(&[1], 9), Counters::new(&[1]));
+            let mut threads: Vec<_> = (0..3)
+                .map(|_| {
+                    let (upstream, counters) = (upstream.clone(), counters.clone());
+                    thread::spawn(move || {
+                        let seated = match upstream.arrive(None) {
+                            Arrival::Seated(lease) => Ok(lease),
+                            Arrival::Waiting(turn) => block_on(turn),
+                            Arrival::Refused(refusal) => Err(refusal),
+                        };
+                        match seated {
+                            Ok(lease) => counters.serve(lease),
+                            Err(refusal) => assert_eq!(refusal, Refusal::Stopping),
+                        }
+                    })
+                })
+                .collect();
+            let closing = upstream.clone();
+            threads.push(thread::spawn(move || closing.close()));
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().expect("no thread panics"));
+            all_free(&upstream);
+        },
+        SCHEDULES,
+    );
+}

@@ -1,0 +1,379 @@
+//! Slots, queue and selection together: single facts, and a model that shares no code with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use proptest::prelude::*;
+
+use super::fixtures::{report, upstream};
+use super::queue::Place;
+use super::slots::{Arrival as Answer, Call, Slots};
+use super::*;
+
+fn seated(upstream: &Arc<Upstream>) -> Lease {
+    match upstream.arrive(None) {
+        Arrival::Seated(lease) => lease,
+        Arrival::Waiting(_) => panic!("has to wait"),
+        Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+fn waiting(upstream: &Arc<Upstream>) -> Turn {
+    match upstream.arrive(None) {
+        Arrival::Waiting(turn) => turn,
+        Arrival::Seated(_) | Arrival::Refused(_) => panic!("need not wait"),
+    }
+}
+
+fn look(turn: &mut Turn) -> Poll<Result<Lease, Refusal>> {
+    std::pin::Pin::new(turn).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn order(upstream: &Arc<Upstream>, requests: usize) -> Vec<usize> {
+    (0..requests).map(|_| seated(upstream).index().0).collect()
+}
+
+#[test]
+fn one_after_the_other_in_configuration_order() {
+    let upstream = upstream(&[1, 1, 1], 0);
+    assert_eq!(order(&upstream, 7), [0, 1, 2, 0, 1, 2, 0]);
+    report(&upstream, &[true, false, true]);
+    assert_eq!(order(&upstream, 4), [2, 0, 2, 0]);
+    report(&upstream, &[true, true, true]);
+    assert_eq!(order(&upstream, 4), [2, 0, 1, 2]);
+}
+
+#[test]
+fn without_the_health_check_nobody_would_be_sick() {
+    let upstream = upstream(&[1, 1], 0);
+    report(&upstream, &[false, true]);
+    assert_eq!(order(&upstream, 3), [1, 1, 1]);
+    report(&upstream, &[false]);
+    assert!(matches!(
+        upstream.arrive(None),
+        Arrival::Refused(Refusal::NoneEligible)
+    ));
+}
+
+#[test]
+fn a_full_queue_refuses_newcomers_but_not_a_retry() {
+    let upstream = upstream(&[1], 1);
+    let lease = seated(&upstream);
+    let ticket = lease.ticket();
+    let mut newcomer = waiting(&upstream);
+    assert!(matches!(
+        upstream.arrive(None),
+        Arrival::Refused(Refusal::QueueFull)
+    ));
+    let Arrival::Waiting(mut retry) = upstream.arrive(Some(ticket)) else {
+        panic!("the retry was refused");
+    };
+    drop(lease);
+    assert!(look(&mut newcomer).is_pending());
+    assert!(look(&mut retry).is_ready());
+}
+
+#[test]
+fn a_slot_handed_to_one_who_left_goes_to_the_next() {
+    let upstream = upstream(&[1], 9);
+    let lease = seated(&upstream);
+    let (first, mut second) = (waiting(&upstream), waiting(&upstream));
+    drop(lease);
+    drop(first);
+    assert!(look(&mut second).is_ready());
+}
+
+#[test]
+fn waiting_requests_move_on_when_a_backend_turns_healthy_and_are_refused_when_all_turn_sick() {
+    let upstream = upstream(&[1, 1], 9);
+    report(&upstream, &[true, false]);
+    let _lease = seated(&upstream);
+    let (mut first, mut second) = (waiting(&upstream), waiting(&upstream));
+    report(&upstream, &[true, true]);
+    let Poll::Ready(Ok(lease)) = look(&mut first) else {
+        panic!("not seated");
+    };
+    assert_eq!(lease.index(), BackendIndex(1));
+    report(&upstream, &[false, false]);
+    assert!(matches!(
+        look(&mut second),
+        Poll::Ready(Err(Refusal::NoneEligible))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() {
+    let upstream = upstream(&[1, 1], 9);
+    upstream.eject(BackendIndex(0));
+    assert_eq!(order(&upstream, 2), [1, 1]);
+    report(&upstream, &[true, true]);
+    assert_eq!(order(&upstream, 2), [1, 1], "the report says nothing new");
+    report(&upstream, &[false, true]);
+    report(&upstream, &[true, true]);
+    assert_eq!(order(&upstream, 2), [1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_every_backend_ejected_requests_wait() {
+    let upstream = upstream(&[1], 9);
+    upstream.eject(BackendIndex(0));
+    let mut turn = waiting(&upstream);
+    assert!(look(&mut turn).is_pending());
+    upstream.close();
+    assert!(matches!(
+        look(&mut turn),
+        Poll::Ready(Err(Refusal::Stopping))
+    ));
+}
+
+#[test]
+fn sixteen_threads_always_find_one_of_ten_in_a_thousand() {
+    let upstream = upstream(&[1000; 1000], 0);
+    let healthy: Vec<_> = (0..1000).map(|index| index % 100 == 7).collect();
+    report(&upstream, &healthy);
+    let served: Vec<_> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    served[seated(&upstream).index().0].fetch_add(1, Relaxed);
+                }
+            });
+        }
+    });
+    for (index, count) in served.iter().enumerate() {
+        let expected = if healthy[index] { 800 } else { 0 };
+        assert_eq!(count.load(Relaxed), expected, "backend {index}");
+    }
+}
+
+/// What happens to an upstream.
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive,
+    Finish(usize),
+    Retry(usize),
+    Leave(usize),
+    Report(Vec<bool>),
+    Eject(usize),
+    Reinstate(usize),
+}
+
+const BACKENDS: usize = 4;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => Just(Step::Arrive),
+        5 => any::<usize>().prop_map(Step::Finish),
+        2 => any::<usize>().prop_map(Step::Retry),
+        2 => any::<usize>().prop_map(Step::Leave),
+        1 => prop::collection::vec(prop::bool::weighted(0.8), BACKENDS).prop_map(Step::Report),
+        1 => (0..BACKENDS).prop_map(Step::Eject),
+        1 => (0..BACKENDS).prop_map(Step::Reinstate),
+    ]
+}
+
+/// The reference: everything in plain lists, every rule written out.
+struct Model {
+    slots: Vec<u32>,
+    healthy: Vec<bool>,
+    ejected: Vec<bool>,
+    /// The backend whose turn it is.
+    turn: usize,
+    queue_size: usize,
+    /// Tickets that wait, in order.
+    queue: Vec<u64>,
+    /// Requests in service: (ticket, backend).
+    served: Vec<(u64, usize)>,
+}
+
+impl Model {
+    fn is_eligible(&self, backend: usize) -> bool {
+        self.healthy[backend] && !self.ejected[backend]
+    }
+
+    fn has_room(&self, backend: usize) -> bool {
+        let taken = self.served.iter().filter(|(_, at)| *at == backend).count();
+        taken < self.slots[backend] as usize
+    }
+
+    /// The next eligible backend in order, from `from` on.
+    fn eligible_from(&self, from: usize) -> Option<usize> {
+        let around = (from..BACKENDS).chain(0..from);
+        around
+            .into_iter()
+            .find(|backend| self.is_eligible(*backend))
+    }
+
+    fn select(&mut self) -> Option<usize> {
+        let around = (self.turn..BACKENDS).chain(0..self.turn);
+        let chosen = around
+            .into_iter()
+            .find(|backend| self.is_eligible(*backend) && self.has_room(*backend))?;
+        self.turn = self.eligible_from((chosen + 1) % BACKENDS)?;
+        Some(chosen)
+    }
+
+    fn eligibility_changed(&mut self) {
+        self.turn = self.eligible_from(self.turn).unwrap_or(0);
+        while !self.queue.is_empty()
+            && let Some(backend) = self.select()
+        {
+            self.served.push((self.queue.remove(0), backend));
+        }
+        if !self.healthy.contains(&true) {
+            self.queue.clear();
+        }
+    }
+
+    /// A slot of `backend` is free: the first in line gets it, not whoever's turn it is.
+    fn freed(&mut self, backend: usize) {
+        if self.is_eligible(backend) && self.has_room(backend) && !self.queue.is_empty() {
+            self.served.push((self.queue.remove(0), backend));
+        }
+    }
+
+    fn arrive(&mut self, ticket: u64, known: bool) {
+        if let Some(backend) = self.select() {
+            self.served.push((ticket, backend));
+        } else if self.healthy.contains(&true) && (known || self.queue.len() < self.queue_size) {
+            let place = self.queue.partition_point(|other| *other < ticket);
+            self.queue.insert(place, ticket);
+        }
+    }
+}
+
+/// The real thing, driven without its async shell.
+struct Real<'a> {
+    slots: &'a mut Slots,
+    waiting: BTreeMap<u64, Place>,
+    served: Vec<(u64, usize)>,
+}
+
+impl Real<'_> {
+    fn arrive(&mut self, ticket: Option<u64>) -> u64 {
+        let (ticket, answer) = self.slots.arrive(ticket.map(Ticket));
+        match answer {
+            Answer::Seated(index) => self.served.push((ticket.0, index.0)),
+            Answer::Waiting(place) => drop(self.waiting.insert(ticket.0, place)),
+            Answer::Refused(_) => {}
+        }
+        ticket.0
+    }
+
+    /// Takes note of every call.
+    fn settle(&mut self) {
+        for (ticket, place) in std::mem::take(&mut self.waiting) {
+            match self.slots.look(place, Waker::noop()) {
+                None => drop(self.waiting.insert(ticket, place)),
+                Some(call) => {
+                    self.slots.settle(place);
+                    if let Call::Seated(index) = call {
+                        self.served.push((ticket, index.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sorted(mut served: Vec<(u64, usize)>) -> Vec<(u64, usize)> {
+    served.sort_unstable();
+    served
+}
+
+fn pick<T>(list: &mut Vec<T>, number: usize) -> Option<T> {
+    (!list.is_empty()).then(|| list.swap_remove(number % list.len()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Slots are never exceeded, order is kept, nobody is lost and nobody served twice.
+    #[test]
+    fn slots_and_queue_do_as_the_model_does(
+        slots in prop::collection::vec(1..3u32, BACKENDS),
+        queue_size in 0..12usize,
+        steps in prop::collection::vec(step(), 0..150),
+    ) {
+        let upstream = upstream(&slots, queue_size);
+        let mut model = Model {
+            slots,
+            healthy: vec![true; BACKENDS],
+            ejected: vec![false; BACKENDS],
+            turn: 0,
+            queue_size,
+            queue: vec![],
+            served: vec![],
+        };
+        let (mut waiting, mut served) = (BTreeMap::new(), vec![]);
+        for step in steps {
+            if let Step::Report(healthy) = &step {
+                report(&upstream, healthy);
+                for backend in 0..BACKENDS {
+                    model.ejected[backend] &= model.healthy[backend] || !healthy[backend];
+                }
+                model.healthy.clone_from(healthy);
+                model.eligibility_changed();
+            }
+            let mut guard = upstream.slots.lock();
+            let mut real = Real { slots: &mut guard, waiting, served };
+            match step {
+                Step::Arrive => {
+                    let ticket = real.arrive(None);
+                    model.arrive(ticket, false);
+                }
+                Step::Finish(number) | Step::Retry(number) if !model.served.is_empty() => {
+                    let (ticket, backend) = model.served.swap_remove(number % model.served.len());
+                    real.served.retain(|(other, _)| *other != ticket);
+                    real.slots.release(BackendIndex(backend));
+                    model.freed(backend);
+                    if matches!(step, Step::Retry(_)) {
+                        real.settle();
+                        real.arrive(Some(ticket));
+                        model.arrive(ticket, true);
+                    }
+                }
+                Step::Leave(number) => {
+                    if let Some(ticket) = pick(&mut model.queue.clone(), number) {
+                        model.queue.retain(|other| *other != ticket);
+                        let place = real.waiting.remove(&ticket).expect("it waits in both");
+                        real.slots.leave(place);
+                    }
+                }
+                Step::Eject(backend) => {
+                    real.slots.eject(BackendIndex(backend), Instant::now());
+                    model.ejected[backend] = true;
+                    model.eligibility_changed();
+                }
+                Step::Reinstate(backend) => {
+                    real.slots.reinstate(BackendIndex(backend), Instant::now());
+                    model.ejected[backend] = false;
+                    model.eligibility_changed();
+                }
+                Step::Report(_) | Step::Finish(_) | Step::Retry(_) => {}
+            }
+            real.settle();
+            real.slots.check();
+            (waiting, served) = (real.waiting, real.served);
+            drop(guard);
+            let tickets: Vec<_> = waiting.keys().copied().collect();
+            prop_assert_eq!(&tickets, &model.queue);
+            prop_assert_eq!(sorted(served.clone()), sorted(model.served.clone()));
+        }
+    }
+
+    /// While nobody waits, any sequence of requests is spread over the eligible backends to within
+    /// one, whoever they are.
+    #[test]
+    fn the_shares_are_exact(healthy in prop::collection::vec(any::<bool>(), BACKENDS), rounds in 1..50usize) {
+        let upstream = upstream(&[1000; BACKENDS], 0);
+        report(&upstream, &healthy);
+        let eligible: Vec<_> = (0..BACKENDS).filter(|backend| healthy[*backend]).collect();
+        prop_assume!(!eligible.is_empty());
+        let expected: Vec<_> = eligible.iter().copied().cycle().take(rounds).collect();
+        prop_assert_eq!(order(&upstream, rounds), expected);
+    }
+}
