@@ -6,17 +6,18 @@
 //! [`Lifecycle::signal_watch`]), and this task ends the process itself.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::control::Current;
+use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
 use crate::proxy::AccessLog;
 
@@ -26,12 +27,15 @@ const STRAGGLERS: Duration = Duration::from_millis(50);
 /// For the last answers, once those who still waited were refused.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Between two tries to connect to our own listeners.
+const LISTENING_STEP: Duration = Duration::from_millis(2);
+
 /// As a shell reports a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
 /// Ends the process.
 pub struct Lifecycle {
-    stopping: watch::Sender<bool>,
+    phase: PhaseSwitch,
     current: Current,
     connections: Connections,
     access_log: AccessLog,
@@ -44,11 +48,11 @@ impl Lifecycle {
         current: Current,
         connections: Connections,
         access_log: AccessLog,
-        stopping: watch::Sender<bool>,
+        phase: PhaseSwitch,
         grace: Duration,
     ) -> Self {
         Self {
-            stopping,
+            phase,
             current,
             connections,
             access_log,
@@ -58,7 +62,7 @@ impl Lifecycle {
 
     /// What tells Pingora to close the listeners.
     pub fn signal_watch(&self) -> Box<dyn ShutdownSignalWatch> {
-        Box::new(SignalWatch(self.stopping.subscribe()))
+        Box::new(SignalWatch(self.phase.watch()))
     }
 
     /// Waits for a signal and ends the process.
@@ -68,7 +72,7 @@ impl Lifecycle {
             Err(error) => return warn!(%error, "no signals: this process can only be killed"),
         };
         signals.next().await;
-        self.stopping.send_replace(true);
+        self.phase.advance(Phase::Stopping);
         info!(connections = self.connections.count(), grace = ?self.grace, "stopping");
         tokio::select! {
             () = self.drain() => {}
@@ -108,13 +112,28 @@ impl Lifecycle {
     }
 }
 
-struct SignalWatch(watch::Receiver<bool>);
+/// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
+/// each is connected to.
+pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
+    for mut address in listeners {
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        while TcpStream::connect(address).await.is_err() {
+            sleep(LISTENING_STEP).await;
+        }
+    }
+    phase.advance(Phase::Running);
+}
+
+struct SignalWatch(PhaseWatch);
 
 #[async_trait]
 impl ShutdownSignalWatch for SignalWatch {
     async fn recv(&self) -> ShutdownSignal {
-        // Fails only without a sender: then the process is ending anyway.
-        let _ = self.0.clone().wait_for(|stopping| *stopping).await;
+        self.0.stopping().await;
         ShutdownSignal::GracefulTerminate
     }
 }

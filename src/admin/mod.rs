@@ -6,25 +6,24 @@ mod status;
 use std::convert::Infallible;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use warp::http::StatusCode;
 use warp::{Filter, Reply};
 
-use crate::control::Current;
+use crate::control::{Current, Phase, PhaseWatch};
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Admin {
     /// The snapshot in force.
     pub current: Current,
-    /// Whether the process is stopping.
-    pub is_stopping: watch::Receiver<bool>,
+    /// Where the process stands.
+    pub phase: PhaseWatch,
 }
 
 impl Admin {
     /// Serves until dropped:
     /// - `/healthz`: 200 while the process runs;
-    /// - `/readyz`: 200 while it takes new requests, 503 while it stops. Never the backends' health;
+    /// - `/readyz`: 200 while it takes new requests, 503 before and after. Never the backends' health;
     /// - `/api/v1/status`: everything, as JSON.
     pub async fn serve(self, listener: TcpListener) {
         warp::serve(self.pages()).incoming(listener).run().await;
@@ -44,10 +43,10 @@ impl Admin {
     }
 
     fn ready(&self) -> warp::reply::Response {
-        if *self.is_stopping.borrow() {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-        } else {
-            plain(StatusCode::OK, "ready\n")
+        match self.phase.now() {
+            Phase::Starting => plain(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            Phase::Running => plain(StatusCode::OK, "ready\n"),
+            Phase::Stopping => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         }
     }
 }

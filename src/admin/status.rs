@@ -16,7 +16,7 @@ use crate::upstream::{BackendView, Upstream};
 #[derive(Serialize)]
 pub(super) struct Status {
     version: &'static str,
-    /// `running` or `stopping`.
+    /// `starting`, `running` or `stopping`.
     state: &'static str,
     report: Report,
     upstreams: BTreeMap<UpstreamName, UpstreamStatus>,
@@ -69,11 +69,7 @@ impl Admin {
             .collect();
         Status {
             version: env!("CARGO_PKG_VERSION"),
-            state: if *self.is_stopping.borrow() {
-                "stopping"
-            } else {
-                "running"
-            },
+            state: self.phase.now().name(),
             report: report(&snapshot),
             upstreams,
         }

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use clap::Parser;
 use maitred::admin::Admin;
 use maitred::config::{Config, ConfigError};
-use maitred::control::Control;
+use maitred::control::{Control, PhaseSwitch};
 use maitred::door::{Connections, Departures, Guard};
 use maitred::health::{self, HealthFile};
-use maitred::lifecycle::Lifecycle;
+use maitred::lifecycle::{self, Lifecycle};
 use maitred::proxy::{AccessLog, AccessLogWriter, Proxy};
 use parking_lot::Mutex;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -33,6 +33,9 @@ const EXIT_CONFIG: u8 = 78;
 
 /// Where the configuration says `null`, which is Pingora's own default.
 const PINGORA_GRACE_SECONDS: u64 = 300;
+
+/// How much later than ours Pingora's grace ends.
+const PINGORA_LATER: Duration = Duration::from_secs(60);
 
 /// Per client connection. Reads fit most requests whole; a write buffer below one segment costs
 /// another send per answer.
@@ -100,7 +103,7 @@ fn run(config: Config) -> Result<()> {
     let connections = Connections::new();
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
     let (access_log, writer) = AccessLog::new(config.access_log.format);
-    let (stopping, is_stopping) = watch::channel(false);
+    let phase = PhaseSwitch::new();
     let grace = Duration::from_secs(
         config
             .server
@@ -111,25 +114,28 @@ fn run(config: Config) -> Result<()> {
         current.clone(),
         connections.clone(),
         access_log.clone(),
-        stopping,
+        phase.clone(),
         grace,
     );
     let shutdown_signal = lifecycle.signal_watch();
 
-    let mut server = Server::new_with_opt_and_conf(None, config.server.server_conf());
+    let mut conf = config.server.server_conf();
+    // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
+    conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
+    let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let proxy = Proxy::new(
         current.clone(),
         departures.clone(),
         access_log,
-        is_stopping.clone(),
+        phase.watch(),
     );
     let proxy = pingora_proxy::http_proxy(&server.configuration, proxy);
     let guard = Guard::new(proxy, config.clients.clone(), connections);
     server.add_service(door(guard, &config)?);
     let admin = Admin {
         current,
-        is_stopping,
+        phase: phase.watch(),
     };
     server.add_service(task(
         "admin",
@@ -137,6 +143,15 @@ fn run(config: Config) -> Result<()> {
     ));
     server.add_service(task("control", control_health(control, file)));
     server.add_service(task("lifecycle", lifecycle.run()));
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| listener.bind)
+        .collect();
+    server.add_service(task(
+        "ready",
+        lifecycle::announce_listening(phase, listeners),
+    ));
     server.add_service(task("threads", async move {
         thread("departures", move || {
             if let Err(error) = departures.run(departures_poll) {

@@ -3,6 +3,7 @@
 //! One task applies what changes (so far: the health file) and publishes one [`Snapshot`]; a request
 //! loads it once. Invariant: nothing that a request can see is cleared and filled again.
 
+mod phase;
 mod snapshot;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::health::FileEvent;
 
+pub use phase::{Phase, PhaseSwitch, PhaseWatch};
 pub use snapshot::{Current, Ineligible, Snapshot};
 
 /// Applies events, one after the other.

@@ -22,8 +22,10 @@ pub enum Fault {
     QueueTimeout,
     /// The process stops.
     Stopping,
-    /// The backend broke off, or answered something that is not HTTP.
+    /// The backend refused the connection or broke off.
     BadGateway,
+    /// The backend answered something that is not HTTP, or that nobody asked for.
+    InvalidResponse,
     /// No answer within `timeouts.response_header`.
     ResponseHeaderTimeout,
     /// The answer's body paused for longer than `timeouts.read`.
@@ -45,7 +47,7 @@ impl Fault {
             Self::BadRequest => 400,
             Self::BodyTimeout => 408,
             Self::NoEligibleBackend | Self::QueueFull | Self::QueueTimeout | Self::Stopping => 503,
-            Self::BadGateway => 502,
+            Self::BadGateway | Self::InvalidResponse => 502,
             Self::ResponseHeaderTimeout | Self::ReadTimeout | Self::RequestTimeout => 504,
             Self::ClientGone => 499,
             Self::Internal => 500,
@@ -64,6 +66,7 @@ impl Fault {
             Self::QueueTimeout => "queue_timeout",
             Self::Stopping => "stopping",
             Self::BadGateway => "bad_gateway",
+            Self::InvalidResponse => "invalid_response",
             Self::ResponseHeaderTimeout => "response_header_timeout",
             Self::ReadTimeout => "read_timeout",
             Self::RequestTimeout => "request_timeout",
@@ -83,7 +86,8 @@ impl Fault {
             Self::QueueFull => "every backend is busy and the queue is full",
             Self::QueueTimeout => "every backend was busy until the wait was over",
             Self::Stopping => "the proxy is stopping",
-            Self::BadGateway => "the backend broke off, or answered something that is not HTTP",
+            Self::BadGateway => "the backend refused the connection or broke off",
+            Self::InvalidResponse => "the backend's answer is not valid HTTP",
             Self::ResponseHeaderTimeout => "the backend did not answer in time",
             Self::ReadTimeout => "the backend stopped in the middle of its answer",
             Self::RequestTimeout => "the request was not answered in time",

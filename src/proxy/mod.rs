@@ -26,7 +26,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::control::Current;
+use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
 use crate::policy::retry::{self, Attempt};
 use crate::routing::Routed;
@@ -36,15 +36,12 @@ pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
 pub use fault::Fault;
 
-/// Says whether the process is stopping: then no connection is kept for another request.
-pub type IsStopping = tokio::sync::watch::Receiver<bool>;
-
 /// The load balancer as Pingora sees it.
 pub struct Proxy {
     current: Current,
     departures: Arc<Departures>,
     access_log: AccessLog,
-    is_stopping: IsStopping,
+    phase: PhaseWatch,
 }
 
 impl Proxy {
@@ -53,13 +50,13 @@ impl Proxy {
         current: Current,
         departures: Arc<Departures>,
         access_log: AccessLog,
-        is_stopping: IsStopping,
+        phase: PhaseWatch,
     ) -> Self {
         Self {
             current,
             departures,
             access_log,
-            is_stopping,
+            phase,
         }
     }
 
@@ -122,6 +119,10 @@ impl Proxy {
         }
         if let Some(lease) = work.lease().filter(|_| fault != Fault::ClientGone) {
             lease.backend().count(false);
+        }
+        if fault == Fault::InvalidResponse {
+            // It has answered; what it may do beyond that is not HTTP.
+            work.done();
         }
         let may_retry = fault == Fault::BadGateway
             && retry::may_retry(&Attempt {
@@ -201,7 +202,7 @@ impl ProxyHttp for Proxy {
         let Err(fault) = self.admit(session, context).await else {
             return Ok(false);
         };
-        let keep_alive = !*self.is_stopping.borrow() && fault != Fault::BadRequest;
+        let keep_alive = !self.phase.is_stopping() && fault != Fault::BadRequest;
         let snapshot = self.current.load_full();
         reply::write(session, context, &fault, &snapshot, keep_alive).await?;
         context.fault = Some(fault);
@@ -313,6 +314,13 @@ impl ProxyHttp for Proxy {
         {
             return Ok(());
         }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            return Err(Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "an upgrade that nobody asked for",
+            )
+            .into_up());
+        }
         if let Some(work) = &mut context.work {
             work.answering();
             work.lease().inspect(|lease| lease.backend().count(true));
@@ -351,7 +359,7 @@ impl ProxyHttp for Proxy {
         _response: &mut ResponseHeader,
         _context: &mut Context,
     ) -> Result<()> {
-        if *self.is_stopping.borrow() {
+        if self.phase.is_stopping() {
             session.set_keepalive(None);
         }
         Ok(())
@@ -431,6 +439,9 @@ fn fault_of(session: &Session, context: &Context, error: &Error) -> Fault {
     match error.esource() {
         ErrorSource::Downstream => fault_of_client(error.etype()),
         ErrorSource::Internal => Fault::Internal,
+        ErrorSource::Upstream if *error.etype() == ErrorType::InvalidHTTPHeader => {
+            Fault::InvalidResponse
+        }
         ErrorSource::Upstream | ErrorSource::Unset => Fault::BadGateway,
     }
 }

@@ -13,12 +13,14 @@ mod health_check;
 mod lease;
 mod params;
 mod queue;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod schedules;
 mod selection;
 mod slots;
 mod sync;
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests;
 mod trial;
 mod work;

@@ -46,6 +46,7 @@ fn arrive(upstream: &Arc<Upstream>) -> Result<Lease, Turn> {
 }
 
 fn all_free(upstream: &Upstream) {
+    upstream.slots.lock().check();
     assert_eq!(upstream.waiting(), 0);
     assert!(upstream.view().iter().all(|backend| backend.in_flight == 0));
 }

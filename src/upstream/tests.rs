@@ -312,8 +312,8 @@ proptest! {
         for step in steps {
             if let Step::Report(healthy) = &step {
                 report(&upstream, healthy);
-                for backend in 0..BACKENDS {
-                    model.ejected[backend] &= model.healthy[backend] || !healthy[backend];
+                for (backend, healthy) in healthy.iter().enumerate() {
+                    model.ejected[backend] &= model.healthy[backend] || !healthy;
                 }
                 model.healthy.clone_from(healthy);
                 model.eligibility_changed();

@@ -165,7 +165,8 @@ fn is_closed(socket: &BackendSocket) -> bool {
     }
 }
 
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
     use crate::upstream::fixtures::upstream;

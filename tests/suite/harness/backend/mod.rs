@@ -1,0 +1,293 @@
+//! A backend that tells on the proxy: it serves whatever comes, as much at once as comes, and counts.
+//!
+//! It behaves as a sync worker does: once a request's header is read, its work is going on until
+//! the last byte of its answer is written, whether or not the client is still there. It deliberately
+//! does not make requests wait for each other: a proxy that sends two at once shows as
+//! [`Backend::overlap`] 2. Pings (`/ping`) are answered beside and counted apart.
+//!
+//! A request can ask for its own treatment in its query: `takes=MILLISECONDS` of work,
+//! `bytes=COUNT` of body, `reset` of the connection once it is read.
+
+mod serving;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::duration::Units;
+use super::patience::until;
+use super::ports::free_port;
+use super::wire::Headers;
+
+/// How a backend is to behave; see [`backend`].
+pub struct BackendBuilder {
+    params: Params,
+}
+
+struct Params {
+    name: String,
+    work: Duration,
+    /// Every request waits for [`Backend::release`].
+    is_held: bool,
+    status: u16,
+    headers: Headers,
+    body_bytes: Option<u64>,
+    is_chunked: bool,
+    manner: Manner,
+}
+
+/// How a backend treats its connections.
+#[derive(Clone, Debug, PartialEq)]
+enum Manner {
+    KeepsAlive,
+    /// Says `Connection: close` and closes.
+    SaysClose,
+    /// Closes after each answer without having said so.
+    HangsUp,
+    /// Resets each connection as soon as it stands.
+    ResetsOnAccept,
+    /// Answers with these bytes, whatever they are.
+    Cans(Vec<u8>),
+}
+
+/// A running backend. It ends with the runtime of its test.
+#[derive(Clone)]
+pub struct Backend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    params: Params,
+    address: SocketAddr,
+    /// Requests that a held backend may still answer.
+    permits: Semaphore,
+    counts: Mutex<Counts>,
+    /// Dropped or used by [`Backend::kill`]; every task of the backend holds a receiver.
+    life: Mutex<Option<watch::Sender<()>>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    begun: Vec<Seen>,
+    served: usize,
+    pings: usize,
+    current: usize,
+    overlap: usize,
+    connections: usize,
+    busy: Duration,
+}
+
+/// What the backend saw of one request.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub headers: Headers,
+    /// `None` while it was not read to its end.
+    pub body_bytes: Option<u64>,
+    pub at: Instant,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    /// What [`super::Request::id`] put there.
+    pub fn id(&self) -> &str {
+        self.header("X-Id").unwrap_or("")
+    }
+}
+
+/// A backend of this name that answers `Hello from NAME` at once, on a port of its own.
+pub fn backend(name: &str) -> BackendBuilder {
+    let params = Params {
+        name: name.to_owned(),
+        work: Duration::ZERO,
+        is_held: false,
+        status: 200,
+        headers: Headers::default(),
+        body_bytes: None,
+        is_chunked: false,
+        manner: Manner::KeepsAlive,
+    };
+    BackendBuilder { params }
+}
+
+impl BackendBuilder {
+    /// Each request takes this long.
+    pub fn takes(mut self, work: Duration) -> Self {
+        self.params.work = work;
+        self
+    }
+
+    /// Each request waits until the test releases it.
+    pub fn held(mut self) -> Self {
+        self.params.is_held = true;
+        self
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.params.status = status;
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.params.headers.push(name, value);
+        self
+    }
+
+    pub fn response_body(mut self, bytes: u64) -> Self {
+        self.params.body_bytes = Some(bytes);
+        self
+    }
+
+    pub fn chunked(mut self) -> Self {
+        self.params.is_chunked = true;
+        self
+    }
+
+    /// Says `Connection: close` and closes after each answer.
+    pub fn says_close(self) -> Self {
+        self.with_manner(Manner::SaysClose)
+    }
+
+    /// Closes after each answer without having said so.
+    pub fn hangs_up(self) -> Self {
+        self.with_manner(Manner::HangsUp)
+    }
+
+    /// Resets each connection as soon as it stands.
+    pub fn resets_on_accept(self) -> Self {
+        self.with_manner(Manner::ResetsOnAccept)
+    }
+
+    /// Answers with these bytes and leaves the connection open.
+    pub fn answers_raw(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.with_manner(Manner::Cans(bytes.into()))
+    }
+
+    fn with_manner(mut self, manner: Manner) -> Self {
+        self.params.manner = manner;
+        self
+    }
+
+    pub async fn start(self) -> Backend {
+        let shared = Shared {
+            params: self.params,
+            address: (Ipv4Addr::LOCALHOST, free_port()).into(),
+            permits: Semaphore::new(0),
+            counts: Mutex::default(),
+            life: Mutex::default(),
+        };
+        let backend = Backend {
+            shared: Arc::new(shared),
+        };
+        backend.revive().await;
+        backend
+    }
+}
+
+impl Shared {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Backend {
+    pub fn name(&self) -> &str {
+        &self.shared.params.name
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Requests whose header was read, in that order.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.counts().begun.clone()
+    }
+
+    /// How many requests began.
+    pub fn begun(&self) -> usize {
+        self.counts().begun.len()
+    }
+
+    /// How many requests were answered to the last byte.
+    pub fn served(&self) -> usize {
+        self.counts().served
+    }
+
+    pub fn pings(&self) -> usize {
+        self.counts().pings
+    }
+
+    /// Requests in work now.
+    pub fn current(&self) -> usize {
+        self.counts().current
+    }
+
+    /// The most requests that were ever in work at once.
+    pub fn overlap(&self) -> usize {
+        self.counts().overlap
+    }
+
+    /// Connections ever accepted.
+    pub fn connections(&self) -> usize {
+        self.counts().connections
+    }
+
+    /// For how long requests were in work, all together.
+    pub fn busy(&self) -> Duration {
+        self.counts().busy
+    }
+
+    /// Lets a held backend answer this many requests more.
+    pub fn release(&self, requests: usize) {
+        self.shared.permits.add_permits(requests);
+    }
+
+    /// Dies as `kill -9` does: the port closes, every connection is reset, and all work ends.
+    pub async fn kill(&self) {
+        let life = self.life().take();
+        if let Some(life) = life {
+            // Fails only when no task is left to tell.
+            let _ = life.send(());
+            life.closed().await;
+        }
+    }
+
+    /// Listens again on the same port; nothing happens if it already does.
+    pub async fn revive(&self) {
+        if self.life().is_some() {
+            return;
+        }
+        let listener = TcpListener::bind(self.address())
+            .await
+            .expect("the port is kept for this backend");
+        let (life, death) = watch::channel(());
+        *self.life() = Some(life);
+        tokio::spawn(serving::accept(Arc::clone(&self.shared), listener, death));
+    }
+
+    /// Waits until this many requests are in work.
+    pub async fn working_on(&self, requests: usize) {
+        let what = format!("{} works on {requests} requests", self.name());
+        until(&what, 5.secs(), async || self.current() == requests).await;
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.shared.counts()
+    }
+
+    fn life(&self) -> MutexGuard<'_, Option<watch::Sender<()>>> {
+        self.shared
+            .life
+            .lock()
+            .expect("no holder of this lock panics")
+    }
+}

@@ -1,0 +1,29 @@
+//! What the tests are written in: backends, the proxy as a process, clients and a load, in words
+//! that read as sentences.
+//!
+//! Nothing here uses the crate: what the tests prove is seen from outside, by a server and a client
+//! of our own. A wait is a condition with a deadline ([`until`]), never a sleep and a hope; a test
+//! sleeps only where time passing is the scenario itself.
+
+mod backend;
+mod client;
+mod duration;
+mod load;
+mod patience;
+mod ports;
+mod program;
+mod proxy;
+mod room;
+mod site;
+mod wire;
+
+pub use backend::{Backend, backend};
+pub use client::{Client, Request, get, head, post, request};
+pub use duration::Units;
+pub use load::{Tally, load};
+pub use patience::{soon, until};
+pub use ports::{consecutive_ports, free_port};
+pub use program::{Program, run_to_end};
+pub use proxy::{Proxy, proxy};
+pub use room::Room;
+pub use site::Site;

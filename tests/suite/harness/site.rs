@@ -1,0 +1,181 @@
+//! What an operator would have on disk: a folder with `pingora.yaml` and `health_status.json`. The
+//! programs are started in it. The configuration is written as JSON, which is YAML.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+use super::client::{Client, get};
+use super::duration::Units;
+use super::patience::until;
+use super::ports::free_port;
+use super::program::{Program, run_to_end};
+
+const CONFIG: &str = "pingora.yaml";
+/// The health file's name, relative to the folder in which the programs run.
+pub const HEALTH_FILE: &str = "health_status.json";
+/// Longest start.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// A folder with a configuration and a health file.
+pub struct Site {
+    folder: TempDir,
+    address: SocketAddr,
+    admin: SocketAddr,
+    /// Every backend of the configuration, in its order.
+    backends: Vec<String>,
+}
+
+impl Site {
+    /// An empty folder and two ports for a proxy of these backends.
+    pub fn new(backends: Vec<String>) -> Self {
+        Self {
+            folder: TempDir::new().expect("the system has a temporary folder"),
+            address: (Ipv4Addr::LOCALHOST, free_port()).into(),
+            admin: (Ipv4Addr::LOCALHOST, free_port()).into(),
+            backends,
+        }
+    }
+
+    pub fn write_config(&self, config: &Value) {
+        fs::write(self.config_path(), format!("{config:#}")).expect("the folder can be written");
+    }
+
+    /// Where the proxy is told to serve its status.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn start_proxy(&self) -> Program {
+        Program::start(
+            "proxy",
+            env!("CARGO_BIN_EXE_proxy"),
+            &["-c", CONFIG],
+            self.folder.path(),
+        )
+    }
+
+    pub fn start_poller(&self) -> Program {
+        Program::start(
+            "poller",
+            env!("CARGO_BIN_EXE_poller"),
+            &["-c", CONFIG],
+            self.folder.path(),
+        )
+    }
+
+    /// One round of the poller.
+    pub async fn poll_once(&self) -> Output {
+        let arguments = ["-c", CONFIG, "--once"];
+        run_to_end(
+            env!("CARGO_BIN_EXE_poller"),
+            &arguments,
+            self.folder.path(),
+            10.secs(),
+        )
+        .await
+    }
+
+    /// `proxy -t`.
+    pub async fn check(&self) -> Output {
+        run_to_end(
+            env!("CARGO_BIN_EXE_proxy"),
+            &["-c", CONFIG, "-t"],
+            self.folder.path(),
+            10.secs(),
+        )
+        .await
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    pub fn health_path(&self) -> PathBuf {
+        self.path(HEALTH_FILE)
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.path(CONFIG)
+    }
+
+    /// Replaces the health file by rename: every backend is healthy but those named `false`.
+    pub fn health(&self, said: &[(&str, bool)]) {
+        let temporary = self.path("health_status.json.new");
+        fs::write(&temporary, self.health_text(said)).expect("the folder can be written");
+        fs::rename(&temporary, self.health_path()).expect("a file can be replaced");
+    }
+
+    /// What [`Site::health`] writes.
+    pub fn health_text(&self, said: &[(&str, bool)]) -> String {
+        let mut report: Map<_, _> = self
+            .backends
+            .iter()
+            .map(|name| (name.clone(), Value::Bool(true)))
+            .collect();
+        report.extend(
+            said.iter()
+                .map(|(name, healthy)| ((*name).to_owned(), Value::Bool(*healthy))),
+        );
+        Value::Object(report).to_string()
+    }
+
+    /// What the health file says; `Null` while it cannot be read.
+    pub fn report(&self) -> Value {
+        let text = fs::read_to_string(self.health_path()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Whether the health file calls this backend healthy, in either of its two ways to say so.
+    pub fn says_healthy(&self, backend: &str) -> bool {
+        let entry = &self.report()[backend];
+        entry
+            .as_bool()
+            .or_else(|| entry["healthy"].as_bool())
+            .unwrap_or(false)
+    }
+
+    /// Waits until the proxy is ready and listens; `false` if it found a port taken.
+    pub async fn is_ready_or_clashed(&self, program: &mut Program) -> bool {
+        let mut ended = None;
+        until("the proxy is ready and listens", READY_WITHIN, async || {
+            ended = program.exit();
+            // Ready should mean listening, which a test of its own asks for (`stopping`).
+            ended.is_some()
+                || self.answers_readyz(200).await && Client::connect(self.address).await.is_ok()
+        })
+        .await;
+        let Some(status) = ended else { return true };
+        let log = program.log().to_lowercase();
+        assert!(
+            log.contains("in use"),
+            "the proxy ended with {status} instead of getting ready"
+        );
+        false
+    }
+
+    /// Waits until `/readyz` says 200, and for nothing else.
+    pub async fn says_ready(&self) {
+        until("readyz says 200", READY_WITHIN, async || {
+            self.answers_readyz(200).await
+        })
+        .await;
+    }
+
+    /// Where the proxy is told to listen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub async fn answers_readyz(&self, status: u16) -> bool {
+        get("/readyz")
+            .send_to(self.admin)
+            .await
+            .is_ok_and(|response| response.status == status)
+    }
+}

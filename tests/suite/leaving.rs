@@ -1,0 +1,80 @@
+//! Clients that leave while they wait: the backend never hears of them, and the queue shrinks.
+
+use tokio::task::JoinSet;
+
+use crate::harness::{Client, Request, Units, backend, get, post, proxy, soon, until};
+
+const CLIENTS: usize = 102;
+
+/// A third each: without a body, with one that was sent whole, with one of which half is missing.
+fn of_kind(id: usize) -> (Request, Vec<u8>) {
+    match id % 3 {
+        0 => (get("/home").id(id), Vec::new()),
+        1 => (post("/home").id(id).body(vec![b'x'; 10_000]), Vec::new()),
+        // More than the proxy reads before a slot is taken, so that what is unread hides the end.
+        _ => (post("/home").id(id).promises(200_000), vec![b'x'; 100_000]),
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_while_waiting_never_reaches_the_backend() {
+    let a = backend("a").held().start().await;
+    let lb = proxy().upstream("web", [&a]).start().await;
+    let mut first = lb.connect().await;
+    first.send(&get("/home").id("first")).await.unwrap();
+    a.working_on(1).await;
+
+    let mut waiting: Vec<(usize, Client)> = Vec::new();
+    for id in 0..CLIENTS {
+        let (request, part) = of_kind(id);
+        let mut client = lb.connect().await;
+        client.send(&request).await.unwrap();
+        client.send_bytes(&part).await.unwrap();
+        waiting.push((id, client));
+    }
+    lb.has_waiting(CLIENTS as u64).await;
+
+    // Of each kind every other one leaves.
+    let (staying, leaving): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|(id, _)| id / 3 % 2 == 0);
+    let stayed = staying.len() as u64;
+    drop(leaving);
+    let took = until("half have left", 2.secs(), async || {
+        lb.waiting().await == stayed
+    })
+    .await;
+    println!("the queue knew after {took:?}");
+
+    a.release(CLIENTS + 1);
+    assert_eq!(first.receive("GET").await.unwrap().status, 200);
+    let mut ids: Vec<_> = staying.iter().map(|(id, _)| id.to_string()).collect();
+    // All at once: a slot may wait for the rest of one's body while another waits for that slot.
+    let finishing: JoinSet<()> = staying
+        .into_iter()
+        .map(|(id, client)| finish(id, client))
+        .collect();
+    soon("every turn", 5.secs(), finishing.join_all()).await;
+    let mut seen: Vec<_> = a
+        .requests()
+        .iter()
+        .map(|seen| seen.id().to_owned())
+        .collect();
+    assert_eq!(seen.remove(0), "first");
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids, "those who stayed, and nobody else");
+    assert_eq!(a.overlap(), 1);
+    assert!(took <= 300.millis(), "{took:?}");
+}
+
+/// Sends what is missing of the request and reads its answer.
+async fn finish(id: usize, mut client: Client) {
+    if id % 3 == 2 {
+        client.send_bytes(&[b'x'; 100_000]).await.unwrap();
+    }
+    let answer = client.receive("GET").await.unwrap();
+    assert_eq!(
+        (answer.status, answer.header("X-Id")),
+        (200, Some(id.to_string().as_str()))
+    );
+}

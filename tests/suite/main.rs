@@ -1,0 +1,30 @@
+//! Black-box tests: the real binaries over real sockets, judged by a server and a client of our own.
+//! `harness` is the words that they are written in; every other module proves one promise.
+//!
+//! Tests of more than about five seconds are ignored by default: `cargo test -- --include-ignored`
+//! runs them all.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic, and this whole binary is one"
+)]
+
+mod harness;
+
+mod answers;
+mod balance;
+mod bodies;
+mod connections;
+mod failover;
+mod harness_itself;
+mod health_file;
+mod layering;
+mod leaving;
+mod mission;
+mod poller;
+mod queue;
+mod requests;
+mod slots;
+mod slow_clients;
+mod stopping;
+mod zlib;
