@@ -5,6 +5,11 @@
 //! reading a header, waiting for the backend's answer. One timer per connection serves all of them:
 //! it is moved only when it fires too early, not for every request.
 //!
+//! It also decides what Pingora learns of a client that leaves. Pingora would drop the request at once,
+//! with an answer that may have been read already and a backend that works on. So while a request is
+//! [served quietly](ClientStream::serve_quietly), a client that leaves goes unnoticed by Pingora, and
+//! the request runs to its natural end, for `busy_limit` at the most; its slot is marked as abandoned.
+//!
 //! Invariant: the deadline is set and read by the connection's own task only; it is atomic because
 //! Pingora asks its streams to be `Sync`.
 
@@ -17,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -26,6 +32,8 @@ use pingora::protocols::{
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::upstream::LeaseWatch;
 
 /// Nanoseconds since the connection began; this one means no deadline.
 const NEVER: u64 = u64::MAX;
@@ -48,6 +56,15 @@ pub struct ClientStream {
     delivered: u64,
     /// How many of them the request has.
     request_length: AtomicU64,
+    /// The slot that the request under way has, while it is served quietly.
+    quiet: Mutex<Option<Quiet>>,
+    departed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Quiet {
+    lease: LeaseWatch,
+    busy_limit: Duration,
 }
 
 impl ClientStream {
@@ -63,6 +80,8 @@ impl ClientStream {
             timer: None,
             delivered: 0,
             request_length: AtomicU64::new(UNKNOWN),
+            quiet: Mutex::new(None),
+            departed: AtomicBool::new(false),
         }
     }
 
@@ -91,6 +110,33 @@ impl ClientStream {
     /// Whether a deadline has passed since the last call.
     pub fn take_expired(&self) -> bool {
         self.expired.swap(false, Relaxed)
+    }
+
+    /// From now on, the client's leaving is kept from Pingora: the slot is marked as abandoned, and
+    /// the deadline becomes the slot's `busy_limit`.
+    pub fn serve_quietly(&self, lease: LeaseWatch, busy_limit: Duration) {
+        *self.quiet.lock() = Some(Quiet { lease, busy_limit });
+    }
+
+    /// The client's leaving ends the request again.
+    pub fn serve_openly(&self) {
+        *self.quiet.lock() = None;
+    }
+
+    /// Whether the client left while its request was served quietly.
+    pub fn has_departed(&self) -> bool {
+        self.departed.load(Relaxed)
+    }
+
+    /// Notes that the client left, if that is to be kept quiet.
+    fn depart_quietly(&self) -> bool {
+        let quiet = self.quiet.lock();
+        let Some(quiet) = &*quiet else { return false };
+        if !self.departed.swap(true, Relaxed) {
+            quiet.lease.abandon();
+            self.set_deadline(Instant::now() + quiet.busy_limit);
+        }
+        true
     }
 
     /// Says how many bytes the request under way has, header and body together; `None` if its body
@@ -163,10 +209,13 @@ impl AsyncRead for ClientStream {
         let early = self.first.take();
         buffer.put_slice(early.as_slice());
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.delivered += (buffer.filled().len() - before) as u64;
+        let delivered = buffer.filled().len() - before;
+        self.delivered += delivered as u64;
         match read {
             // What comes behind the early byte, a failure too, is met by the next read.
             Poll::Ready(Err(_)) | Poll::Pending if early.is_some() => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) if delivered > 0 => Poll::Ready(Ok(())),
+            Poll::Ready(_) if self.depart_quietly() => self.poll_deadline(context).map(Err),
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => self.poll_deadline(context).map(Err),
         }

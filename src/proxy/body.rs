@@ -121,10 +121,11 @@ pub struct HeldResponse {
 
 impl HeldResponse {
     /// Decides whether to collect this answer's body.
-    pub fn begin(&mut self, response: &ResponseHeader) {
+    pub fn begin(&mut self, response: &ResponseHeader) -> bool {
         let length = content_length(&response.headers).filter(|length| *length <= HELD_MAX);
         self.collected = length.map(|_| BytesMut::new());
         self.length = length.unwrap_or(0);
+        length.is_some()
     }
 
     /// Keeps a piece back until the last one, which then is the whole body. An answer that came in

@@ -296,6 +296,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.body.pass(body, is_last);
+        if is_last {
+            serve_quietly(session, context);
+        }
         if context.body.is_streamed()
             && let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream)
         {
@@ -330,7 +333,12 @@ impl ProxyHttp for Proxy {
             context.work_done();
             clear_deadline(session);
         } else {
-            context.held.begin(response);
+            if !context.held.begin(response)
+                && let Some(stream) = ClientStream::of(session)
+            {
+                // A stream may have no end: a client that leaves ends it.
+                stream.serve_openly();
+            }
             set_read_deadline(session, context);
         }
         Ok(())
@@ -385,10 +393,10 @@ impl ProxyHttp for Proxy {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        let fault = context
-            .fault
-            .clone()
-            .unwrap_or_else(|| fault_of(session, context, error));
+        let fault = match context.fault.take() {
+            Some(fault) => fault,
+            None => fault_of(session, context, error),
+        };
         let snapshot = self.current.load_full();
         // Fails only where the client is gone, and then there is nobody to tell.
         let _ = reply::write(session, context, &fault, &snapshot, false).await;
@@ -401,7 +409,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
-        clear_deadline(session);
+        if let Some(stream) = ClientStream::of(session) {
+            stream.clear_deadline();
+            stream.serve_openly();
+        }
         if error.is_none() {
             // For the few answers whose end no callback tells.
             context.work_done();
@@ -432,9 +443,19 @@ fn fail(kind: ErrorType) -> Box<Error> {
 }
 
 /// What went wrong, from Pingora's error and the deadline that may have caused it.
-fn fault_of(session: &Session, context: &Context, error: &Error) -> Fault {
-    if ClientStream::of(session).is_some_and(ClientStream::take_expired) {
+fn fault_of(session: &Session, context: &mut Context, error: &Error) -> Fault {
+    let stream = ClientStream::of(session);
+    let has_departed = stream.is_some_and(ClientStream::has_departed);
+    if stream.is_some_and(ClientStream::take_expired) {
+        if has_departed {
+            // The busy limit is over, whatever the backend does.
+            context.work_done();
+            return Fault::ClientGone;
+        }
         return fault_of_deadline(session, context);
+    }
+    if has_departed {
+        return Fault::ClientGone;
     }
     match error.esource() {
         ErrorSource::Downstream => fault_of_client(error.etype()),
@@ -475,6 +496,14 @@ fn fault_of_client(error: &ErrorType) -> Fault {
 fn set_read_deadline(session: &Session, context: &Context) {
     if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {
         stream.set_deadline((Instant::now() + upstream.params().timeouts.read).into());
+    }
+}
+
+/// The backend has the whole request: from here on it is worked on whether the client stays or not.
+fn serve_quietly(session: &Session, context: &Context) {
+    let lease = context.work.as_ref().and_then(|work| work.lease());
+    if let (Some(stream), Some(lease)) = (ClientStream::of(session), lease) {
+        stream.serve_quietly(lease.watch(), lease.upstream().params().busy_limit);
     }
 }
 

@@ -1,7 +1,9 @@
 //! The right to send one request, and the wait for it. Both return what they hold on `Drop`.
 
+use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use super::queue::{Place, Ticket};
@@ -10,57 +12,87 @@ use super::{Backend, BackendIndex, Refusal, Upstream, wake};
 
 /// One taken slot of one backend. Dropping it gives the slot back, to the head of the queue if
 /// anyone waits.
-pub struct Lease {
+pub struct Lease(Arc<Taken>);
+
+/// A look at a lease that does not keep its slot taken.
+#[derive(Debug)]
+pub struct LeaseWatch(Weak<Taken>);
+
+struct Taken {
     upstream: Arc<Upstream>,
     index: BackendIndex,
     ticket: Ticket,
-    abandoned: bool,
+    is_abandoned: AtomicBool,
 }
 
 impl Lease {
     pub(super) fn new(upstream: Arc<Upstream>, index: BackendIndex, ticket: Ticket) -> Self {
-        Self {
+        Self(Arc::new(Taken {
             upstream,
             index,
             ticket,
-            abandoned: false,
-        }
+            is_abandoned: AtomicBool::new(false),
+        }))
     }
 
     /// Whose slot it is.
     pub fn index(&self) -> BackendIndex {
-        self.index
+        self.0.index
     }
 
     /// Whose slot it is.
     pub fn backend(&self) -> &Backend {
-        self.upstream.backend(self.index)
+        self.0.upstream.backend(self.0.index)
     }
 
     /// Where the backend belongs.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+        &self.0.upstream
     }
 
     /// For arriving again.
     pub fn ticket(&self) -> Ticket {
-        self.ticket
+        self.0.ticket
     }
 
-    /// Marks the slot as kept for a request that we gave up on.
-    pub(super) fn abandon(&mut self) {
-        if !self.abandoned {
-            self.abandoned = true;
+    /// For marking it as abandoned while somebody else has it.
+    pub fn watch(&self) -> LeaseWatch {
+        LeaseWatch(Arc::downgrade(&self.0))
+    }
+
+    /// Marks the slot as kept for a request that nobody waits for any more.
+    pub(super) fn abandon(&self) {
+        self.0.abandon();
+    }
+}
+
+impl LeaseWatch {
+    /// Marks the slot as kept for a request that nobody waits for any more, unless it is free
+    /// already.
+    pub fn abandon(&self) {
+        self.0.upgrade().inspect(|taken| taken.abandon());
+    }
+}
+
+impl Taken {
+    fn abandon(&self) {
+        if !self.is_abandoned.swap(true, Relaxed) {
             self.upstream.slots.lock().abandon(self.index);
         }
     }
 }
 
-impl Drop for Lease {
+impl fmt::Debug for Taken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Taken").field(&self.index).finish()
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
         let waker = {
             let mut slots = self.upstream.slots.lock();
-            if self.abandoned {
+            if *self.is_abandoned.get_mut() {
                 slots.release_abandoned(self.index)
             } else {
                 slots.release(self.index)

@@ -40,7 +40,7 @@ use crate::health::Report;
 use crate::id::BackendName;
 
 pub use connect::BackendSocket;
-pub use lease::{Lease, Turn};
+pub use lease::{Lease, LeaseWatch, Turn};
 pub use params::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 pub use queue::Ticket;
 pub use work::Work;

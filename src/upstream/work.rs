@@ -1,6 +1,7 @@
 //! A request in a backend's hands. The slot belongs to the backend's work, not to our request: when
-//! we give up on a request (the client left, a timeout), the backend goes on with it, and another
-//! one would overlap. So the lease lives on until the backend has let go of the connection.
+//! we give up on a request (a timeout, a client that leaves in the middle of a stream), the backend
+//! goes on with it, and another one would overlap. So the lease lives on until the backend has let go
+//! of the connection.
 //!
 //! How we know that it has, by how far the request had come:
 //! - nothing was sent: there is no work, the slot is free at once;
@@ -12,7 +13,8 @@
 //!   (most synchronous ones) gets a reset after [`DRAIN_BYTES_MAX`] or [`DRAIN_TIME_MAX`], and the
 //!   slot is kept for as long as its longest pause: its next write will have come by then.
 //!
-//! `busy_limit` ends every wait.
+//! `busy_limit` ends every wait. (A client that leaves before its answer begins does not end up
+//! here: its request goes on to its end, see `door::ClientStream`.)
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -102,7 +104,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let (Some(mut lease), Some(socket)) = (self.lease.take(), self.socket.take()) else {
+        let (Some(lease), Some(socket)) = (self.lease.take(), self.socket.take()) else {
             return;
         };
         if self.stage == Stage::Unsent || is_closed(&socket) {

@@ -147,7 +147,7 @@ async fn past_the_queue_timeout_the_answer_is_503() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_slot_idles_while_anyone_waits() {
     let group = three_that_take(10.millis()).await;
     let lb = proxy().upstream("web", &group).alone().start().await;
