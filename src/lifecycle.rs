@@ -24,8 +24,8 @@ use crate::proxy::AccessLog;
 /// For a connection that was accepted while the listener closed and is not counted yet.
 const STRAGGLERS: Duration = Duration::from_millis(50);
 
-/// For the last answers, once those who still waited were refused.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The part of the grace that is kept for the last answers, once those who still waited were refused.
+const LAST_WORDS: f64 = 0.1;
 
 /// Between two tries to connect to our own listeners.
 const LISTENING_STEP: Duration = Duration::from_millis(2);
@@ -86,14 +86,16 @@ impl Lifecycle {
     }
 
     async fn drain(&self) {
-        if timeout(self.grace, self.all_ended()).await.is_ok() {
+        let last_words = self.grace.mul_f64(LAST_WORDS);
+        let first_part = self.grace - last_words;
+        if timeout(first_part, self.all_ended()).await.is_ok() {
             return;
         }
         warn!(connections = self.connections.count(), "the grace is over");
         for upstream in self.current.load_full().upstreams.values() {
             upstream.close();
         }
-        let _ = timeout(LAST_WORDS, self.all_ended()).await;
+        let _ = timeout(last_words, self.all_ended()).await;
     }
 
     async fn all_ended(&self) {

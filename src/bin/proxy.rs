@@ -82,10 +82,11 @@ fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-/// Our own news, and only warnings of others, unless `RUST_LOG` says otherwise.
+/// Our own news, and only warnings of others, unless `RUST_LOG` says otherwise. `pingora_proxy` warns
+/// of single requests, which is the access log's part.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,maitred=info,proxy=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,pingora_proxy=off,maitred=info,proxy=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

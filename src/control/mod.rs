@@ -40,10 +40,23 @@ impl Control {
     pub async fn run(self, mut health: watch::Receiver<FileEvent>) {
         while health.changed().await.is_ok() {
             let event = health.borrow_and_update().clone();
-            let snapshot = self.current.load().with_health(event);
-            apply(&snapshot).await;
+            let old = self.current.load_full();
+            let is_same = same_report(&old.health, &event);
+            let snapshot = old.with_health(event);
+            if !is_same {
+                apply(&snapshot).await;
+            }
             self.current.store(snapshot);
         }
+    }
+}
+
+/// Whether nothing changed but the time: the poller writes the file each round.
+fn same_report(old: &FileEvent, new: &FileEvent) -> bool {
+    match (&old.report, &new.report) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
     }
 }
 

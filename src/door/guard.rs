@@ -10,7 +10,7 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, Ser
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{ClientStream, Connections};
 use crate::config::ClientParams;
@@ -44,10 +44,10 @@ impl<A> Guard<A> {
     /// A session for the next request on this connection.
     fn session(
         &self,
-        stream: ClientStream,
+        stream: Box<ClientStream>,
         settings: Option<HttpPersistentSettings>,
     ) -> ServerSession {
-        let mut session = ServerSession::new_http1(Box::new(stream));
+        let mut session = ServerSession::new_http1(stream);
         match settings {
             Some(settings) => settings.apply_to_session(&mut session),
             None => {
@@ -56,9 +56,11 @@ impl<A> Guard<A> {
             }
         }
         session.set_read_timeout(Some(self.clients.read_timeout));
-        session.set_write_timeout(Some(self.clients.write_timeout));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         session.set_ignore_info_resp(true);
+        // An answer that comes before the request's end does not end the connection: the rest is
+        // read, so that the client gets to see the answer.
+        session.set_close_on_response_before_downstream_finish(false);
         session
     }
 }
@@ -76,12 +78,12 @@ where
         let _open = self.connections.open();
         let mut stopping = shutdown.clone();
         let mut stopping = pin!(stopping.wait_for(|stopping| *stopping));
-        let mut stream = ClientStream::new(stream);
+        let mut stream = Box::new(ClientStream::new(stream, self.clients.write_timeout));
         let mut settings = None;
         // How much of the next request was read with the last one.
         let mut carried = Some(0);
         loop {
-            stream.set_deadline(Instant::now() + self.clients.idle_timeout);
+            stream.await_request(self.clients.idle_timeout, self.clients.header_timeout);
             // A pipelined request may be here already; its first byte would not come again.
             if carried == Some(0) {
                 tokio::select! {
@@ -89,12 +91,11 @@ where
                     arrived = stream.wait_for_byte() => arrived.then_some(())?,
                     _ = &mut stopping => return None,
                 }
-                stream.set_deadline(Instant::now() + self.clients.header_timeout);
             }
             let session = self.session(stream, settings.take());
             let reused = self.inner.process_new_http(session, shutdown).await?;
             (stream, settings) = take_back(reused)?;
-            carried = stream.end_request(carried);
+            carried = stream.count_carried(carried);
         }
     }
 
@@ -106,8 +107,9 @@ where
     }
 }
 
-fn take_back(reused: ReusedHttpStream) -> Option<(ClientStream, Option<HttpPersistentSettings>)> {
+fn take_back(
+    reused: ReusedHttpStream,
+) -> Option<(Box<ClientStream>, Option<HttpPersistentSettings>)> {
     let (stream, settings) = reused.consume();
-    let stream = stream.into_any().downcast::<ClientStream>().ok()?;
-    Some((*stream, settings))
+    Some((stream.into_any().downcast().ok()?, settings))
 }

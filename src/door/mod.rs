@@ -9,7 +9,7 @@ mod connections;
 mod departure;
 mod guard;
 
-pub use client_stream::ClientStream;
+pub use client_stream::{Awaited, ClientStream};
 pub use connections::Connections;
 pub use departure::{Departure, Departures};
 pub use guard::Guard;

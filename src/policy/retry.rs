@@ -25,10 +25,11 @@ pub struct Attempt<'a> {
 
 /// Whether to try again.
 pub fn may_retry(attempt: &Attempt<'_>) -> bool {
-    if attempt.answered || !attempt.replayable {
+    if attempt.answered {
         return false;
     }
-    !attempt.sent || (attempt.method.is_idempotent() && attempt.attempts < ATTEMPTS_MAX)
+    let may_repeat = attempt.method.is_idempotent() && attempt.attempts < ATTEMPTS_MAX;
+    !attempt.sent || (attempt.replayable && may_repeat)
 }
 
 #[cfg(test)]
@@ -80,9 +81,14 @@ mod tests {
 
     #[test]
     fn a_body_that_is_gone_cannot_be_sent_again() {
-        assert!(!may_retry(&Attempt {
+        let gone = Attempt {
             replayable: false,
             ..RESET
+        };
+        assert!(!may_retry(&gone));
+        assert!(may_retry(&Attempt {
+            sent: false,
+            ..gone
         }));
     }
 

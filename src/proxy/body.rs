@@ -45,11 +45,17 @@ impl RequestBody {
             return Ok(());
         }
         send_continue(session).await?;
+        let may_be_long = session
+            .req_header()
+            .headers
+            .contains_key(header::TRANSFER_ENCODING);
         let downstream = session.as_mut();
         downstream.enable_retry_buffering();
         while !downstream.is_body_done() && !downstream.retry_buffer_truncated() {
             let chunk = downstream.read_request_body().await?;
-            self.ahead.extend_from_slice(&chunk.unwrap_or_default());
+            if may_be_long {
+                self.ahead.extend_from_slice(&chunk.unwrap_or_default());
+            }
         }
         self.streamed = !downstream.is_body_done();
         if !self.streamed {
@@ -92,17 +98,12 @@ impl RequestBody {
     }
 }
 
-/// Answers `Expect: 100-continue`. Pingora closes a connection on which it answers before the body
-/// came, which an interim answer is no reason for.
+/// Answers `Expect: 100-continue`.
 async fn send_continue(session: &mut Session) -> Result<()> {
     if !session.req_header().headers.contains_key(header::EXPECT) {
         return Ok(());
     }
-    let downstream = session.as_mut();
-    downstream.set_close_on_response_before_downstream_finish(false);
-    let written = downstream.write_continue_response().await;
-    downstream.set_close_on_response_before_downstream_finish(true);
-    written
+    session.as_mut().write_continue_response().await
 }
 
 /// The length that a message says its body has.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::body::{HeldResponse, RequestBody};
 use super::fault::Fault;
-use crate::upstream::{Ticket, Upstream, Work};
+use crate::door::Awaited;
+use crate::upstream::{BackendSocket, Ticket, Upstream, Work};
 
 /// One request's state.
 pub struct Context {
@@ -24,6 +25,8 @@ pub struct Context {
     pub(super) held: HeldResponse,
     /// Why the proxy answered by itself.
     pub(super) fault: Option<Fault>,
+    /// The last attempt failed for want of something of the proxy's own.
+    pub(super) is_short: bool,
     pub(super) record: Record,
 }
 
@@ -56,27 +59,31 @@ impl Context {
             body: RequestBody::default(),
             held: HeldResponse::default(),
             fault: None,
+            is_short: false,
             record: Record::default(),
         }
     }
 
-    /// Until when the backend must have answered. A body that is sent on as it comes may take longer
-    /// than the whole request may wait otherwise: then only the backend's own time counts.
-    pub(super) fn answer_due(&self, upstream: &Upstream) -> Instant {
+    /// Until when the backend must have answered, once it has the whole request. A body that was sent
+    /// on as it came may have taken longer than a whole request may otherwise: then only the backend's
+    /// own time counts.
+    pub(super) fn answer_due(&self, upstream: &Upstream) -> (Instant, Awaited) {
         let timeouts = &upstream.params().timeouts;
         let header = Instant::now() + timeouts.response_header;
-        if self.body.is_streamed() {
-            header
+        let request = self.ready + timeouts.request;
+        if self.body.is_streamed() || header <= request {
+            (header, Awaited::ResponseHeader)
         } else {
-            header.min(self.ready + timeouts.request)
+            (request, Awaited::Response)
         }
     }
 
     /// The backend's last byte was read: its slot is free, before the client has read anything.
-    pub(super) fn work_done(&mut self) {
-        if let Some(work) = &mut self.work {
-            work.done();
-        }
+    /// Returns the connection, which is not.
+    pub(super) fn work_done(&mut self) -> Option<BackendSocket> {
         self.record.served = self.record.sent.map(|sent| sent.elapsed());
+        let work = self.work.as_mut()?;
+        work.lease().inspect(|lease| lease.backend().count(true));
+        work.done()
     }
 }

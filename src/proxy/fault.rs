@@ -96,6 +96,11 @@ impl Fault {
         }
     }
 
+    /// Whether it says something about the backend.
+    pub fn is_backends(&self) -> bool {
+        matches!(self.status(), 502 | 504)
+    }
+
     /// Whether the same request may well succeed later.
     pub fn is_temporary(&self) -> bool {
         self.status() == 503

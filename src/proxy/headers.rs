@@ -5,6 +5,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
+use pingora_proxy::Session;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -92,6 +93,14 @@ pub(super) fn strip_response(response: &mut ResponseHeader) {
     }
     for name in &HOP_BY_HOP {
         response.remove_header(name);
+    }
+}
+
+/// Makes an answer fit a client of HTTP/1.0, which knows no chunks (RFC 9112, section 6.1): the end of
+/// the connection ends the body.
+pub(super) fn end_by_close(response: &mut ResponseHeader, session: &mut Session) {
+    if response.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        session.set_keepalive(None);
     }
 }
 

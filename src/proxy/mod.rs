@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -27,14 +27,17 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::control::{Current, PhaseWatch};
-use crate::door::{ClientStream, Departures};
+use crate::door::{Awaited, ClientStream, Departures};
 use crate::policy::retry::{self, Attempt};
 use crate::routing::Routed;
-use crate::upstream::{BackendSocket, Upstream};
+use crate::upstream::{BackendSocket, Upstream, Work};
 
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
 pub use fault::Fault;
+
+/// Before a request that failed for want of something of the proxy's own is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The load balancer as Pingora sees it.
 pub struct Proxy {
@@ -69,6 +72,11 @@ impl Proxy {
             .await
             .map_err(|error| fault_of_client(error.etype()))?;
         context.ready = Instant::now();
+        if !context.body.is_streamed()
+            && let Some(stream) = ClientStream::of(session)
+        {
+            stream.park();
+        }
         self.seat(session, context, &upstream).await
     }
 
@@ -106,9 +114,24 @@ impl Proxy {
             .map_err(|_| Fault::ClientGone)
     }
 
+    /// Gets a request that failed another slot, with the ticket that it has.
+    async fn seat_again(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
+        let upstream = context.upstream.clone().ok_or(Fault::Internal)?;
+        if std::mem::take(&mut context.is_short) {
+            if context.ready.elapsed() > upstream.params().queue.timeout {
+                return Err(Fault::Internal);
+            }
+            tokio::time::sleep(SHORTAGE_PAUSE).await;
+        }
+        self.seat(session, context, &upstream).await
+    }
+
     /// Ends a failed attempt: tells why, gives the lease back (now, or when the backend has let go)
     /// and decides whether there is another.
     fn end_attempt(&self, session: &mut Session, context: &mut Context, fault: Fault) -> bool {
+        if let Some(stream) = ClientStream::of(session) {
+            stream.end_request();
+        }
         let Some(mut work) = context.work.take() else {
             return false;
         };
@@ -117,14 +140,12 @@ impl Proxy {
         {
             work.sent();
         }
-        if let Some(lease) = work.lease().filter(|_| fault != Fault::ClientGone) {
-            lease.backend().count(false);
-        }
         if fault == Fault::InvalidResponse {
-            // It has answered; what it may do beyond that is not HTTP.
-            work.done();
+            // It has begun to answer; when it ends, only the close can tell.
+            work.answering();
         }
-        let may_retry = fault == Fault::BadGateway
+        tell(&work, &fault);
+        let may_retry = matches!(fault, Fault::BadGateway | Fault::Internal)
             && retry::may_retry(&Attempt {
                 method: &session.req_header().method,
                 sent: work.is_sent(),
@@ -133,11 +154,7 @@ impl Proxy {
                 attempts: context.record.attempts,
             });
         if may_retry {
-            context.record.retried = Some(if work.is_sent() {
-                "reset"
-            } else {
-                "connect_failure"
-            });
+            context.record.retried = Some(retried(&fault, work.is_sent()));
         } else {
             context.fault = Some(fault);
         }
@@ -214,20 +231,16 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        if context.work.is_none() {
-            let upstream = context
-                .upstream
-                .clone()
-                .ok_or_else(|| fail(ErrorType::InternalError))?;
-            if let Err(fault) = self.seat(session, context, &upstream).await {
-                context.fault = Some(fault);
-                return Err(fail(ErrorType::InternalError));
-            }
+        if context.work.is_none()
+            && let Err(fault) = self.seat_again(session, context).await
+        {
+            context.fault = Some(fault);
+            return Err(Error::new(ErrorType::InternalError));
         }
         let lease = context.work.as_ref().and_then(|work| work.lease());
         lease
             .map(|lease| Box::new(lease.backend().peer().clone()))
-            .ok_or_else(|| fail(ErrorType::InternalError))
+            .ok_or_else(|| Error::new(ErrorType::InternalError))
     }
 
     fn fail_to_connect(
@@ -243,11 +256,10 @@ impl ProxyHttp for Proxy {
         let fault = if is_backends_fault {
             Fault::BadGateway
         } else {
+            tracing::error!(%error, "no connection, and not for a backend's fault");
+            context.is_short = true;
             Fault::Internal
         };
-        if fault == Fault::Internal {
-            tracing::error!(%error, "no connection, and not for a backend's fault");
-        }
         let retry = self.end_attempt(session, context, fault);
         error.set_retry(retry);
         error
@@ -256,14 +268,14 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        _reused: bool,
+        is_reused: bool,
         _peer: &HttpPeer,
         _descriptor: std::os::unix::io::RawFd,
         digest: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
         if let Some(work) = &mut context.work {
-            work.connected(digest.and_then(BackendSocket::of));
+            work.connected(digest.and_then(BackendSocket::of), !is_reused);
         }
         Ok(())
     }
@@ -277,9 +289,6 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         let client = stream.map(ClientStream::address);
         headers::forward_request(request, client, context.path.as_deref())?;
-        if let (Some(stream), Some(upstream)) = (stream, &context.upstream) {
-            stream.set_deadline(context.answer_due(upstream).into());
-        }
         if let Some(work) = &mut context.work {
             work.sending();
         }
@@ -297,12 +306,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.body.pass(body, is_last);
         if is_last {
-            serve_quietly(session, context);
-        }
-        if context.body.is_streamed()
-            && let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream)
-        {
-            stream.set_deadline(context.answer_due(upstream).into());
+            await_answer(session, context);
         }
         Ok(())
     }
@@ -317,30 +321,26 @@ impl ProxyHttp for Proxy {
         {
             return Ok(());
         }
-        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
-            return Err(Error::explain(
-                ErrorType::InvalidHTTPHeader,
-                "an upgrade that nobody asked for",
-            )
-            .into_up());
+        let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && !session.is_upgrade_req() {
+            let problem = "an upgrade that nobody asked for";
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
         }
         if let Some(work) = &mut context.work {
             work.answering();
-            work.lease().inspect(|lease| lease.backend().count(true));
         }
         headers::strip_response(response);
-        if has_no_body(&session.req_header().method, response) {
-            context.work_done();
-            clear_deadline(session);
-        } else {
-            if !context.held.begin(response)
-                && let Some(stream) = ClientStream::of(session)
-            {
-                // A stream may have no end: a client that leaves ends it.
-                stream.serve_openly();
-            }
-            set_read_deadline(session, context);
+        let stream = ClientStream::of(session);
+        if is_upgrade {
+            stream.inspect(|stream| stream.upgrade());
+        } else if has_no_body(&session.req_header().method, response) {
+            end_work(session, context);
+            return Ok(());
+        } else if !context.held.begin(response) {
+            // A stream may have no end: a client that leaves ends it.
+            stream.inspect(|stream| stream.serve_openly());
         }
+        set_read_deadline(session, context);
         Ok(())
     }
 
@@ -352,8 +352,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         if is_last {
-            context.work_done();
-            clear_deadline(session);
+            end_work(session, context);
         } else {
             set_read_deadline(session, context);
         }
@@ -364,9 +363,12 @@ impl ProxyHttp for Proxy {
     async fn response_filter(
         &self,
         session: &mut Session,
-        _response: &mut ResponseHeader,
+        response: &mut ResponseHeader,
         _context: &mut Context,
     ) -> Result<()> {
+        if session.req_header().version == Version::HTTP_10 {
+            headers::end_by_close(response, session);
+        }
         if self.phase.is_stopping() {
             session.set_keepalive(None);
         }
@@ -408,14 +410,9 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         if let Some(stream) = ClientStream::of(session) {
-            stream.clear_deadline();
-            stream.serve_openly();
-        }
-        if error.is_none() {
-            // For the few answers whose end no callback tells.
-            context.work_done();
+            stream.end_request();
         }
         context.work = None;
         self.log(session, context);
@@ -437,24 +434,33 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// An error whose story is in the context.
-fn fail(kind: ErrorType) -> Box<Error> {
-    Error::new(kind)
+/// What a failed attempt says about its backend.
+fn tell(work: &Work, fault: &Fault) {
+    let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
+        return;
+    };
+    lease.backend().count(false);
+    if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
+        lease.upstream().broke_off(lease.index());
+    }
 }
 
 /// What went wrong, from Pingora's error and the deadline that may have caused it.
 fn fault_of(session: &Session, context: &mut Context, error: &Error) -> Fault {
     let stream = ClientStream::of(session);
-    let has_departed = stream.is_some_and(ClientStream::has_departed);
-    if stream.is_some_and(ClientStream::take_expired) {
-        if has_departed {
+    match stream.and_then(ClientStream::take_expired) {
+        Some(Awaited::ResponseHeader) => return Fault::ResponseHeaderTimeout,
+        Some(Awaited::Response) => return Fault::RequestTimeout,
+        Some(Awaited::ResponseBody) => return Fault::ReadTimeout,
+        Some(Awaited::Abandoned) => {
             // The busy limit is over, whatever the backend does.
-            context.work_done();
+            context.work.as_mut().map(Work::done);
             return Fault::ClientGone;
         }
-        return fault_of_deadline(session, context);
+        Some(Awaited::Request) => return Fault::ClientGone,
+        None => {}
     }
-    if has_departed {
+    if stream.is_some_and(ClientStream::has_departed) {
         return Fault::ClientGone;
     }
     match error.esource() {
@@ -464,20 +470,6 @@ fn fault_of(session: &Session, context: &mut Context, error: &Error) -> Fault {
             Fault::InvalidResponse
         }
         ErrorSource::Upstream | ErrorSource::Unset => Fault::BadGateway,
-    }
-}
-
-fn fault_of_deadline(session: &Session, context: &Context) -> Fault {
-    let request_due = context
-        .upstream
-        .as_ref()
-        .map(|upstream| context.ready + upstream.params().timeouts.request);
-    if reply::has_answered(session) {
-        Fault::ReadTimeout
-    } else if !context.body.is_streamed() && request_due.is_some_and(|due| due <= Instant::now()) {
-        Fault::RequestTimeout
-    } else {
-        Fault::ResponseHeaderTimeout
     }
 }
 
@@ -492,24 +484,41 @@ fn fault_of_client(error: &ErrorType) -> Fault {
     }
 }
 
-/// Between two pieces of an answer's body.
-fn set_read_deadline(session: &Session, context: &Context) {
-    if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {
-        stream.set_deadline((Instant::now() + upstream.params().timeouts.read).into());
-    }
-}
-
-/// The backend has the whole request: from here on it is worked on whether the client stays or not.
-fn serve_quietly(session: &Session, context: &Context) {
+/// The backend has the whole request: its answer is due, and it works on it whether the client stays
+/// or not.
+fn await_answer(session: &Session, context: &Context) {
     let lease = context.work.as_ref().and_then(|work| work.lease());
     if let (Some(stream), Some(lease)) = (ClientStream::of(session), lease) {
+        let (due, awaited) = context.answer_due(lease.upstream());
+        stream.park();
+        stream.set_deadline(due.into(), awaited);
         stream.serve_quietly(lease.watch(), lease.upstream().params().busy_limit);
     }
 }
 
-fn clear_deadline(session: &Session) {
+/// Between two pieces of an answer's body.
+fn set_read_deadline(session: &Session, context: &Context) {
+    if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {
+        let due = Instant::now() + upstream.params().timeouts.read;
+        stream.set_deadline(due.into(), Awaited::ResponseBody);
+    }
+}
+
+/// The backend's last byte was read.
+fn end_work(session: &Session, context: &mut Context) {
+    let socket = context.work_done();
     if let Some(stream) = ClientStream::of(session) {
         stream.clear_deadline();
+        stream.backend_is_done(socket);
+    }
+}
+
+/// Why a request is sent again, for the access log.
+fn retried(fault: &Fault, is_sent: bool) -> &'static str {
+    match fault {
+        Fault::Internal => "shortage",
+        _ if is_sent => "reset",
+        _ => "connect_failure",
     }
 }
 

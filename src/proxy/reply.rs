@@ -30,7 +30,9 @@ pub(super) async fn write(
         session.set_keepalive(None);
         return Ok(());
     }
-    if !keep_alive {
+    let expects_leave = session.req_header().headers.contains_key(header::EXPECT);
+    let body_may_come = session.response_written().is_some() || !expects_leave;
+    if !keep_alive || !body_may_come {
         session.set_keepalive(None);
     }
     let details = details(context, fault, snapshot);
@@ -54,7 +56,12 @@ pub(super) async fn write(
         .await?;
     session
         .write_response_body(Some(Bytes::from(body)), true)
-        .await
+        .await?;
+    if !keep_alive && body_may_come {
+        // A connection closed with a body unread is reset, and the answer lost with it.
+        session.as_mut().drain_request_body().await?;
+    }
+    Ok(())
 }
 
 /// Whether the client has seen the beginning of a final answer.

@@ -65,7 +65,8 @@ async fn wait(
 /// Until when it may wait, and what is said when it did in vain.
 fn due(context: &Context, upstream: &Upstream) -> (Instant, Fault) {
     let params = upstream.params();
-    let queue = (context.ready + params.queue.timeout, Fault::QueueTimeout);
+    let left = params.queue.timeout.saturating_sub(context.record.queued);
+    let queue = (Instant::now() + left, Fault::QueueTimeout);
     let request = (
         context.ready + params.timeouts.request,
         Fault::RequestTimeout,

@@ -22,6 +22,7 @@ use pingora::protocols::{Digest, GetProxyDigest};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
 use super::params::Timeouts;
@@ -41,9 +42,19 @@ impl BackendSocket {
         data.downcast_ref::<Self>().cloned()
     }
 
+    /// Tells the backend that nothing more will be sent: a server that keeps connections alive
+    /// closes this one.
+    pub fn finish(&self) {
+        // Fails only where the backend has closed already.
+        let _ = shutdown(self, Shutdown::Write);
+    }
+
     /// The connection as a stream of its own, which keeps it open in place of `self`.
     pub(super) fn into_std(self) -> io::Result<net::TcpStream> {
-        self.0.try_clone().map(net::TcpStream::from)
+        match Arc::try_unwrap(self.0) {
+            Ok(descriptor) => Ok(descriptor.into()),
+            Err(shared) => shared.try_clone().map(net::TcpStream::from),
+        }
     }
 }
 

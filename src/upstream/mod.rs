@@ -26,7 +26,7 @@ mod trial;
 mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -81,7 +81,13 @@ pub struct Backend {
     peer: HttpPeer,
     served: AtomicU64,
     failed: AtomicU64,
+    /// Fresh connections in a row that it closed without a byte of an answer.
+    broken_off: AtomicU32,
 }
+
+/// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
+/// a restart.
+const BROKEN_OFF_MAX: u32 = 1;
 
 impl Backend {
     fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
@@ -90,6 +96,7 @@ impl Backend {
             peer: connect::peer(params.address, &upstream.timeouts),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            broken_off: AtomicU32::new(0),
         }
     }
 
@@ -105,7 +112,12 @@ impl Backend {
 
     /// Counts an attempt that ended here, well or badly.
     pub fn count(&self, served: bool) {
-        let counter = if served { &self.served } else { &self.failed };
+        let counter = if served {
+            self.broken_off.store(0, Relaxed);
+            &self.served
+        } else {
+            &self.failed
+        };
         counter.fetch_add(1, Relaxed);
     }
 }
@@ -225,9 +237,19 @@ impl Upstream {
         is_backends_fault
     }
 
+    /// The backend closed a fresh connection without a byte of an answer. Such a backend frees its slot at
+    /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
+    /// is left. To be called before the lease is dropped, as [`Upstream::connect_failed`].
+    pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
+        let again = self.backend(index).broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX;
+        if again && self.slots.lock().is_other_eligible(index) {
+            self.eject(index);
+        }
+    }
+
     fn eject(self: &Arc<Self>, index: BackendIndex) {
         if self.slots.lock().eject(index, Instant::now()) {
-            tracing::warn!(upstream = %self.params.name, backend = %self.backend(index).name(), "ejected: it refuses connections");
+            tracing::warn!(upstream = %self.params.name, backend = %self.backend(index).name(), "ejected: it refuses connections or breaks them off");
             tokio::spawn(trial::until_reinstated(self.clone(), index));
         }
     }
@@ -252,7 +274,7 @@ impl Upstream {
             .map(|(backend, account)| BackendView {
                 params: &backend.params,
                 healthy: account.healthy,
-                ejected: account.ejected,
+                ejected: account.ejected.is_some(),
                 since: account.since,
                 in_flight: account.in_flight,
                 abandoned: account.abandoned,

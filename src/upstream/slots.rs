@@ -47,7 +47,8 @@ pub(super) struct Account {
     pub(super) abandoned: u32,
     /// What the `LoadBalancer`'s health check said last.
     pub(super) healthy: bool,
-    pub(super) ejected: bool,
+    /// When it was ejected, if it is.
+    pub(super) ejected: Option<Instant>,
     /// When its eligibility changed last.
     pub(super) since: Instant,
 }
@@ -60,13 +61,19 @@ impl Account {
             in_flight: 0,
             abandoned: 0,
             healthy: false,
-            ejected: false,
+            ejected: None,
             since: now,
         }
     }
 
     pub(super) fn is_eligible(&self) -> bool {
-        self.healthy && !self.ejected
+        self.healthy && self.ejected.is_none()
+    }
+
+    fn note_change(&mut self, was_eligible: bool, now: Instant) {
+        if self.is_eligible() != was_eligible {
+            self.since = now;
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -115,8 +122,10 @@ impl Slots {
         self.queue.waiting()
     }
 
-    pub(super) fn is_any_eligible(&self) -> bool {
-        self.accounts.iter().any(Account::is_eligible)
+    /// Whether a backend other than this one is eligible.
+    pub(super) fn is_other_eligible(&self, index: BackendIndex) -> bool {
+        let mut accounts = self.accounts.iter().enumerate();
+        accounts.any(|(other, account)| other != index.0 && account.is_eligible())
     }
 
     /// A request asks for a slot: for the first time, or once more with the ticket that it was
@@ -208,11 +217,11 @@ impl Slots {
         for account in &mut self.accounts {
             let was_eligible = account.is_eligible();
             let healthy = balancer.backends().ready(&account.backend);
-            account.ejected &= account.healthy || !healthy;
-            account.healthy = healthy;
-            if account.is_eligible() != was_eligible {
-                account.since = now;
+            if healthy && !account.healthy {
+                account.ejected = None;
             }
+            account.healthy = healthy;
+            account.note_change(was_eligible, now);
         }
         let old = std::mem::replace(&mut self.balancer, balancer);
         self.refresh();
@@ -226,24 +235,33 @@ impl Slots {
 
     /// Takes a backend out because it refuses connections. Says whether it was in.
     pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> bool {
-        self.set_ejected(index, true, now)
+        let is_new = self.accounts[index.0].ejected.is_none();
+        if is_new {
+            self.set_ejected(index, Some(now), now);
+        }
+        is_new
     }
 
-    /// Takes an ejected backend back in.
-    pub(super) fn reinstate(&mut self, index: BackendIndex, now: Instant) -> Vec<Waker> {
-        self.set_ejected(index, false, now);
+    /// Takes back in a backend that was ejected at `ejected_at`; one that was ejected anew since
+    /// stays out.
+    pub(super) fn reinstate(
+        &mut self,
+        index: BackendIndex,
+        ejected_at: Instant,
+        now: Instant,
+    ) -> Vec<Waker> {
+        if self.accounts[index.0].ejected == Some(ejected_at) {
+            self.set_ejected(index, None, now);
+        }
         self.hand_out()
     }
 
-    fn set_ejected(&mut self, index: BackendIndex, ejected: bool, now: Instant) -> bool {
+    fn set_ejected(&mut self, index: BackendIndex, ejected: Option<Instant>, now: Instant) {
         let account = &mut self.accounts[index.0];
-        let changes = account.ejected != ejected;
-        if changes {
-            account.ejected = ejected;
-            account.since = now;
-            self.refresh();
-        }
-        changes
+        let was_eligible = account.is_eligible();
+        account.ejected = ejected;
+        account.note_change(was_eligible, now);
+        self.refresh();
     }
 
     /// Nobody is let in or waits any longer: the process stops.

@@ -349,7 +349,9 @@ proptest! {
                     model.eligibility_changed();
                 }
                 Step::Reinstate(backend) => {
-                    real.slots.reinstate(BackendIndex(backend), Instant::now());
+                    let ejected_at = real.slots.accounts()[backend].ejected;
+                    let (index, now) = (BackendIndex(backend), Instant::now());
+                    real.slots.reinstate(index, ejected_at.unwrap_or(now), now);
                     model.ejected[backend] = false;
                     model.eligibility_changed();
                 }

@@ -31,7 +31,7 @@ pub(super) async fn until_reinstated(upstream: Arc<Upstream>, index: BackendInde
             continue;
         }
         if accepts(&upstream, index).await {
-            return reinstate(&upstream, index);
+            return reinstate(&upstream, index, ejected_at);
         }
         trial += 1;
         steps = 0;
@@ -44,7 +44,7 @@ fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)>
     let account = &slots.accounts()[index.0];
     account
         .ejected
-        .then(|| (account.since, slots.is_any_eligible()))
+        .map(|ejected_at| (ejected_at, slots.is_other_eligible(index)))
 }
 
 async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
@@ -56,8 +56,11 @@ async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
     )
 }
 
-fn reinstate(upstream: &Upstream, index: BackendIndex) {
-    let wakers = upstream.slots.lock().reinstate(index, Instant::now());
+fn reinstate(upstream: &Upstream, index: BackendIndex, ejected_at: Instant) {
+    let wakers = upstream
+        .slots
+        .lock()
+        .reinstate(index, ejected_at, Instant::now());
     tracing::info!(upstream = %upstream.params.name, backend = %upstream.backend(index).name(), "reinstated: it accepts connections");
     wake(wakers);
 }
