@@ -8,9 +8,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method};
+use pingora_proxy::Session;
 use serde_json::json;
 
+use super::context::Context;
+use super::fault::Fault;
 use crate::config::AccessLogFormat;
+use crate::door::ClientStream;
 use crate::id::{BackendName, UpstreamName};
 
 /// How many events may wait for the writer.
@@ -152,6 +156,35 @@ impl AccessLogWriter {
             let _ = out.flush();
             self.events.recv().ok()
         })
+    }
+}
+
+/// What the log says of a request that is over.
+pub(super) fn event(session: &Session, context: &Context) -> AccessEvent {
+    let request = session.req_header();
+    let fault = context.fault.as_ref();
+    let answered = session
+        .response_written()
+        .map(|response| response.status.as_u16());
+    let client_gone = fault.filter(|fault| **fault == Fault::ClientGone);
+    AccessEvent {
+        time: SystemTime::now(),
+        client: ClientStream::of(session).map(|stream| stream.address().clone()),
+        method: request.method.clone(),
+        target: String::from_utf8_lossy(request.raw_path()).into_owned(),
+        status: client_gone.map_or(answered.unwrap_or(0), Fault::status),
+        bytes: session.body_bytes_sent(),
+        upstream: context
+            .upstream
+            .as_ref()
+            .map(|upstream| upstream.params().name.clone()),
+        backend: context.record.backend.clone(),
+        attempts: context.record.attempts,
+        total: context.arrived.elapsed(),
+        queued: context.record.queued,
+        served: context.record.served,
+        reason: fault.map(Fault::code),
+        retried: context.record.retried,
     }
 }
 

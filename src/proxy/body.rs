@@ -7,6 +7,8 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::headers;
+
 /// A request body up to this size is read before a slot is taken. It is the size of Pingora's buffer
 /// for retries, which sends it on.
 const READ_AHEAD_MAX: usize = 64 * 1024;
@@ -40,7 +42,9 @@ impl RequestBody {
         if session.as_mut().is_body_empty() {
             return Ok(());
         }
-        if content_length(&session.req_header().headers).is_some_and(|n| n > READ_AHEAD_MAX) {
+        if headers::content_length(&session.req_header().headers)
+            .is_some_and(|n| n > READ_AHEAD_MAX)
+        {
             self.streamed = true;
             return Ok(());
         }
@@ -106,12 +110,6 @@ async fn send_continue(session: &mut Session) -> Result<()> {
     session.as_mut().write_continue_response().await
 }
 
-/// The length that a message says its body has.
-pub(super) fn content_length(headers: &http::HeaderMap) -> Option<usize> {
-    let value = headers.get(header::CONTENT_LENGTH)?;
-    value.to_str().ok()?.trim().parse().ok()
-}
-
 /// An answer that is collected until the backend has sent all of it.
 #[derive(Default)]
 pub struct HeldResponse {
@@ -123,7 +121,8 @@ pub struct HeldResponse {
 impl HeldResponse {
     /// Decides whether to collect this answer's body.
     pub fn begin(&mut self, response: &ResponseHeader) -> bool {
-        let length = content_length(&response.headers).filter(|length| *length <= HELD_MAX);
+        let length =
+            headers::content_length(&response.headers).filter(|length| *length <= HELD_MAX);
         self.collected = length.map(|_| BytesMut::new());
         self.length = length.unwrap_or(0);
         length.is_some()

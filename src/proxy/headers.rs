@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
@@ -121,6 +121,37 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         // The body's framing is not the backend's to take away.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
         .collect()
+}
+
+/// The length that a message says its body has.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+/// Whether an answer ends with its header (RFC 9112, section 6.3).
+pub(super) fn has_no_body(method: &Method, response: &ResponseHeader) -> bool {
+    method == Method::HEAD
+        || matches!(
+            response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
+        || content_length(&response.headers) == Some(0)
+}
+
+/// How many bytes this request has on the wire; `None` if its body is chunked.
+pub(super) fn request_length(session: &Session) -> Option<u64> {
+    let headers = &session.req_header().headers;
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let header = session
+        .as_downstream()
+        .as_http1()?
+        .get_headers_raw_bytes()
+        .len();
+    let body = content_length(headers).unwrap_or(0);
+    Some((header + body) as u64)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
-//! The Pingora callbacks, in the order in which a request meets them. Each is a few lines: what they
-//! decide with is in `policy` and `upstream`, what they say in `reply` and `headers`.
-//!
-//! The order matters in two places. A backend that failed is ejected *before* its lease is given
-//! back, or the head of the queue is handed the dead backend. And the lease is given back *before*
-//! the request asks for another slot, or it can queue behind itself.
+//! The Pingora callbacks, in the order in which a request meets them. Each is a few lines: how an
+//! attempt begins and ends is in `attempt` and `seating`, what is decided in `policy` and `upstream`,
+//! what is said in `reply` and `headers`.
 
 mod access_log;
+mod attempt;
 mod body;
 mod context;
 mod fault;
@@ -14,23 +12,22 @@ mod reply;
 mod seating;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::control::{Current, PhaseWatch};
-use crate::door::{Awaited, ClientStream, Departures};
-use crate::policy::retry::{self, Attempt};
+use crate::door::{ClientStream, Departures};
 use crate::routing::Routed;
-use crate::upstream::{BackendSocket, Upstream, Work};
+use crate::upstream::{BackendSocket, Upstream};
 
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
@@ -70,7 +67,7 @@ impl Proxy {
             .body
             .read_ahead(session)
             .await
-            .map_err(|error| fault_of_client(error.etype()))?;
+            .map_err(|error| attempt::fault_of_client(error.etype()))?;
         context.ready = Instant::now();
         if !context.body.is_streamed()
             && let Some(stream) = ClientStream::of(session)
@@ -125,72 +122,6 @@ impl Proxy {
         }
         self.seat(session, context, &upstream).await
     }
-
-    /// Ends a failed attempt: tells why, gives the lease back (now, or when the backend has let go)
-    /// and decides whether there is another.
-    fn end_attempt(&self, session: &mut Session, context: &mut Context, fault: Fault) -> bool {
-        if let Some(stream) = ClientStream::of(session) {
-            stream.end_request();
-        }
-        let Some(mut work) = context.work.take() else {
-            return false;
-        };
-        if let Some(bytes) = session.upstream_body_bytes_sent()
-            && context.body.is_sent(bytes)
-        {
-            work.sent();
-        }
-        if fault == Fault::InvalidResponse {
-            // It has begun to answer; when it ends, only the close can tell.
-            work.answering();
-        }
-        tell(&work, &fault);
-        let may_retry = matches!(fault, Fault::BadGateway | Fault::Internal)
-            && retry::may_retry(&Attempt {
-                method: &session.req_header().method,
-                sent: work.is_sent(),
-                answered: reply::has_answered(session),
-                replayable: !session.as_ref().retry_buffer_truncated(),
-                attempts: context.record.attempts,
-            });
-        if may_retry {
-            context.record.retried = Some(retried(&fault, work.is_sent()));
-        } else {
-            context.fault = Some(fault);
-        }
-        may_retry
-    }
-
-    fn log(&self, session: &Session, context: &Context) {
-        if !self.access_log.is_on() {
-            return;
-        }
-        let request = session.req_header();
-        let fault = context.fault.as_ref();
-        let answered = session
-            .response_written()
-            .map(|response| response.status.as_u16());
-        let client_gone = fault.filter(|fault| **fault == Fault::ClientGone);
-        self.access_log.log(AccessEvent {
-            time: SystemTime::now(),
-            client: ClientStream::of(session).map(|stream| stream.address().clone()),
-            method: request.method.clone(),
-            target: String::from_utf8_lossy(request.raw_path()).into_owned(),
-            status: client_gone.map_or(answered.unwrap_or(0), Fault::status),
-            bytes: session.body_bytes_sent(),
-            upstream: context
-                .upstream
-                .as_ref()
-                .map(|upstream| upstream.params().name.clone()),
-            backend: context.record.backend.clone(),
-            attempts: context.record.attempts,
-            total: context.arrived.elapsed(),
-            queued: context.record.queued,
-            served: context.record.served,
-            reason: fault.map(Fault::code),
-            retried: context.record.retried,
-        });
-    }
 }
 
 #[async_trait]
@@ -208,7 +139,7 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
         if let Some(stream) = ClientStream::of(session) {
             stream.clear_deadline();
-            stream.set_request_length(request_length(session));
+            stream.set_request_length(headers::request_length(session));
         }
         Ok(())
     }
@@ -260,7 +191,7 @@ impl ProxyHttp for Proxy {
             context.is_short = true;
             Fault::Internal
         };
-        let retry = self.end_attempt(session, context, fault);
+        let retry = attempt::end(session, context, fault);
         error.set_retry(retry);
         error
     }
@@ -306,7 +237,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.body.pass(body, is_last);
         if is_last {
-            await_answer(session, context);
+            attempt::await_answer(session, context);
         }
         Ok(())
     }
@@ -333,14 +264,14 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
-        } else if has_no_body(&session.req_header().method, response) {
-            end_work(session, context);
+        } else if headers::has_no_body(&session.req_header().method, response) {
+            attempt::end_work(session, context);
             return Ok(());
         } else if !context.held.begin(response) {
             // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
         }
-        set_read_deadline(session, context);
+        attempt::await_piece(session, context);
         Ok(())
     }
 
@@ -352,9 +283,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         if is_last {
-            end_work(session, context);
+            attempt::end_work(session, context);
         } else {
-            set_read_deadline(session, context);
+            attempt::await_piece(session, context);
         }
         context.held.collect(body, is_last);
         Ok(None)
@@ -383,8 +314,8 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
         _client_reused: bool,
     ) -> Box<Error> {
-        let fault = fault_of(session, context, &error);
-        let retry = self.end_attempt(session, context, fault);
+        let fault = attempt::fault_of(session, context, &error);
+        let retry = attempt::end(session, context, fault);
         error.set_retry(retry);
         error
     }
@@ -397,7 +328,7 @@ impl ProxyHttp for Proxy {
     ) -> FailToProxy {
         let fault = match context.fault.take() {
             Some(fault) => fault,
-            None => fault_of(session, context, error),
+            None => attempt::fault_of(session, context, error),
         };
         let snapshot = self.current.load_full();
         // Fails only where the client is gone, and then there is nobody to tell.
@@ -415,7 +346,9 @@ impl ProxyHttp for Proxy {
             stream.end_request();
         }
         context.work = None;
-        self.log(session, context);
+        if self.access_log.is_on() {
+            self.access_log.log(access_log::event(session, context));
+        }
     }
 
     /// The access log has it all, once per request.
@@ -432,117 +365,4 @@ impl ProxyHttp for Proxy {
     ) -> bool {
         true
     }
-}
-
-/// What a failed attempt says about its backend.
-fn tell(work: &Work, fault: &Fault) {
-    let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
-        return;
-    };
-    lease.backend().count(false);
-    if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
-        lease.upstream().broke_off(lease.index());
-    }
-}
-
-/// What went wrong, from Pingora's error and the deadline that may have caused it.
-fn fault_of(session: &Session, context: &mut Context, error: &Error) -> Fault {
-    let stream = ClientStream::of(session);
-    match stream.and_then(ClientStream::take_expired) {
-        Some(Awaited::ResponseHeader) => return Fault::ResponseHeaderTimeout,
-        Some(Awaited::Response) => return Fault::RequestTimeout,
-        Some(Awaited::ResponseBody) => return Fault::ReadTimeout,
-        Some(Awaited::Abandoned) => {
-            // The busy limit is over, whatever the backend does.
-            context.work.as_mut().map(Work::done);
-            return Fault::ClientGone;
-        }
-        Some(Awaited::Request) => return Fault::ClientGone,
-        None => {}
-    }
-    if stream.is_some_and(ClientStream::has_departed) {
-        return Fault::ClientGone;
-    }
-    match error.esource() {
-        ErrorSource::Downstream => fault_of_client(error.etype()),
-        ErrorSource::Internal => Fault::Internal,
-        ErrorSource::Upstream if *error.etype() == ErrorType::InvalidHTTPHeader => {
-            Fault::InvalidResponse
-        }
-        ErrorSource::Upstream | ErrorSource::Unset => Fault::BadGateway,
-    }
-}
-
-/// What went wrong at the client's end.
-fn fault_of_client(error: &ErrorType) -> Fault {
-    match error {
-        ErrorType::ReadTimedout => Fault::BodyTimeout,
-        ErrorType::InvalidHTTPHeader => Fault::BadRequest,
-        // Pingora has no variant for it, and keeps its constant to itself.
-        error if error.as_str() == "InvalidChunk" => Fault::BadRequest,
-        _ => Fault::ClientGone,
-    }
-}
-
-/// The backend has the whole request: its answer is due, and it works on it whether the client stays
-/// or not.
-fn await_answer(session: &Session, context: &Context) {
-    let lease = context.work.as_ref().and_then(|work| work.lease());
-    if let (Some(stream), Some(lease)) = (ClientStream::of(session), lease) {
-        let (due, awaited) = context.answer_due(lease.upstream());
-        stream.park();
-        stream.set_deadline(due.into(), awaited);
-        stream.serve_quietly(lease.watch(), lease.upstream().params().busy_limit);
-    }
-}
-
-/// Between two pieces of an answer's body.
-fn set_read_deadline(session: &Session, context: &Context) {
-    if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {
-        let due = Instant::now() + upstream.params().timeouts.read;
-        stream.set_deadline(due.into(), Awaited::ResponseBody);
-    }
-}
-
-/// The backend's last byte was read.
-fn end_work(session: &Session, context: &mut Context) {
-    let socket = context.work_done();
-    if let Some(stream) = ClientStream::of(session) {
-        stream.clear_deadline();
-        stream.backend_is_done(socket);
-    }
-}
-
-/// Why a request is sent again, for the access log.
-fn retried(fault: &Fault, is_sent: bool) -> &'static str {
-    match fault {
-        Fault::Internal => "shortage",
-        _ if is_sent => "reset",
-        _ => "connect_failure",
-    }
-}
-
-/// Whether an answer ends with its header (RFC 9112, section 6.3).
-fn has_no_body(method: &Method, response: &ResponseHeader) -> bool {
-    method == Method::HEAD
-        || matches!(
-            response.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        )
-        || body::content_length(&response.headers) == Some(0)
-}
-
-/// How many bytes this request has on the wire; `None` if its body is chunked.
-fn request_length(session: &Session) -> Option<u64> {
-    let headers = &session.req_header().headers;
-    if headers.contains_key(http::header::TRANSFER_ENCODING) {
-        return None;
-    }
-    let header = session
-        .as_downstream()
-        .as_http1()?
-        .get_headers_raw_bytes()
-        .len();
-    let body = body::content_length(headers).unwrap_or(0);
-    Some((header + body) as u64)
 }

@@ -59,7 +59,7 @@ pub(super) async fn write(
         .await?;
     if !keep_alive && body_may_come {
         // A connection closed with a body unread is reset, and the answer lost with it.
-        session.as_mut().drain_request_body().await?;
+        let _ = session.as_mut().drain_request_body().await;
     }
     Ok(())
 }
