@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Client, Request, Units, backend, get, post, proxy, soon, until};
 
-const CLIENTS: usize = 102;
+const CLIENTS: usize = 1_002;
 
 /// A third each: without a body, with one that was sent whole, with one of which half is missing.
 fn of_kind(id: usize) -> (Request, Vec<u8>) {
@@ -43,7 +43,7 @@ async fn who_leaves_while_waiting_never_reaches_the_backend() {
         lb.waiting().await == stayed
     })
     .await;
-    println!("the queue knew after {took:?}");
+    println!("the queue of {CLIENTS} knew that half had left after {took:?}");
 
     a.release(CLIENTS + 1);
     assert_eq!(first.receive("GET").await.unwrap().status, 200);

@@ -20,6 +20,7 @@ mod harness_itself;
 mod health_file;
 mod layering;
 mod leaving;
+mod memory;
 mod mission;
 mod poller;
 mod queue;
