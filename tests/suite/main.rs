@@ -23,6 +23,7 @@ mod leaving;
 mod memory;
 mod mission;
 mod poller;
+mod pypi;
 mod queue;
 mod requests;
 mod slots;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::client::{Client, Response, get};
+use super::client::{Client, Request, Response, get};
 
 /// Longest wait for one answer; more is a failure.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub struct Tally {
     pub by_backend: BTreeMap<String, usize>,
 }
 
-/// `GET /home`, by one client and once unless told otherwise.
+/// `GET /home`, by one client and once unless told otherwise. Every request has an id of its own.
 pub fn load(address: SocketAddr) -> Load {
     Load {
         address,
@@ -87,8 +87,9 @@ impl Load {
     fn start(self) -> Running {
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
-        for _ in 0..self.clients {
-            clients.spawn(one_client(self.address, self.requests, Arc::clone(&stop)));
+        for number in 0..self.clients {
+            let stop = Arc::clone(&stop);
+            clients.spawn(one_client(number, self.address, self.requests, stop));
         }
         Running { stop, clients }
     }
@@ -111,7 +112,12 @@ async fn collect(mut running: Running) -> Tally {
     tally
 }
 
-async fn one_client(address: SocketAddr, requests: usize, stop: Arc<AtomicBool>) -> Tally {
+async fn one_client(
+    number: usize,
+    address: SocketAddr,
+    requests: usize,
+    stop: Arc<AtomicBool>,
+) -> Tally {
     let mut tally = Tally::default();
     let mut connection = None;
     for index in 0..requests {
@@ -119,7 +125,9 @@ async fn one_client(address: SocketAddr, requests: usize, stop: Arc<AtomicBool>)
             break;
         }
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(ANSWER_WITHIN, ask(&mut connection, address)).await;
+        let request = get("/home").id(format!("{number}-{index}"));
+        let asked = ask(&mut connection, address, &request);
+        let outcome = tokio::time::timeout(ANSWER_WITHIN, asked).await;
         let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if outcome.is_err() {
             connection = None;
@@ -130,12 +138,16 @@ async fn one_client(address: SocketAddr, requests: usize, stop: Arc<AtomicBool>)
 }
 
 /// Asks on the kept connection, or on a new one if there is none.
-async fn ask(connection: &mut Option<Client>, address: SocketAddr) -> io::Result<Response> {
+async fn ask(
+    connection: &mut Option<Client>,
+    address: SocketAddr,
+    request: &Request,
+) -> io::Result<Response> {
     let mut client = match connection.take() {
         Some(client) => client,
         None => Client::connect(address).await?,
     };
-    let response = client.ask(&get("/home")).await?;
+    let response = client.ask(request).await?;
     if !response.headers.lists("Connection", "close") {
         *connection = Some(client);
     }

@@ -16,6 +16,7 @@ mod proxy;
 mod room;
 mod site;
 mod wire;
+mod wsgi;
 
 pub use backend::{Backend, backend};
 pub use client::{Client, Request, get, head, post, request};
@@ -24,6 +25,7 @@ pub use load::{Tally, load};
 pub use patience::{soon, until};
 pub use ports::{consecutive_ports, free_port};
 pub use program::{Program, run_to_end};
-pub use proxy::{Proxy, proxy};
+pub use proxy::{Proxy, Server, proxy};
 pub use room::Room;
 pub use site::Site;
+pub use wsgi::{Wsgi, WsgiServer, python};

@@ -17,30 +17,30 @@ pub struct Program {
     name: String,
     child: Child,
     log: PathBuf,
+    output: PathBuf,
 }
 
 impl Program {
-    /// Runs `binary` in `folder`; what it prints goes to `NAME.log` there.
+    /// Runs `binary` in `folder`; its standard output goes to `NAME.out` there, errors to `NAME.log`.
     pub fn start(name: &str, binary: &str, arguments: &[&str], folder: &Path) -> Self {
         allow_many_files();
-        let log = folder.join(format!("{name}.log"));
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("the folder can be written");
+        let (log, output) = (
+            folder.join(format!("{name}.log")),
+            folder.join(format!("{name}.out")),
+        );
         let child = Command::new(binary)
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a file can be duplicated"))
-            .stderr(file)
+            .stdout(appended(&output))
+            .stderr(appended(&log))
             .spawn()
             .unwrap_or_else(|error| panic!("{binary}: {error}"));
         Self {
             name: name.to_owned(),
             child,
             log,
+            output,
         }
     }
 
@@ -65,6 +65,22 @@ impl Program {
         let _ = self.child.wait();
     }
 
+    /// SIGKILL to it and its children, and waits for its end.
+    pub fn kill_family(&mut self) {
+        self.signal_family(Signal::KILL);
+        self.kill();
+    }
+
+    /// SIGSTOP to it and its children: they stand still until [`Program::thaw_family`].
+    pub fn freeze_family(&self) {
+        self.signal_family(Signal::STOP);
+    }
+
+    /// SIGCONT to it and its children.
+    pub fn thaw_family(&self) {
+        self.signal_family(Signal::CONT);
+    }
+
     /// Whether it has ended, and how.
     pub fn exit(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be asked")
@@ -77,11 +93,14 @@ impl Program {
         (self.exit().and_then(|status| status.code()), took)
     }
 
-    /// All that it printed.
+    /// All that it said on standard error.
     pub fn log(&self) -> String {
-        fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        text_of(&self.log)
+    }
+
+    /// All that it wrote to standard output.
+    pub fn output(&self) -> String {
+        text_of(&self.output)
     }
 
     /// Memory in use that is its own: resident, not counting its files.
@@ -91,6 +110,22 @@ impl Program {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kibibytes.expect("Linux tells VmRSS in kB") * 1024
+    }
+
+    /// The parent first: it would replace a child that ended before it.
+    fn signal_family(&self, signal: Signal) {
+        let id = self.id();
+        // It cannot be read once the process has ended.
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        for pid in [Pid::from_child(&self.child)]
+            .into_iter()
+            .chain(children.filter_map(Pid::from_raw))
+        {
+            // Fails only when it has ended meanwhile.
+            let _ = kill_process(pid, signal);
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -104,7 +139,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
+            let log = [self.output(), self.log()].concat();
             let lines: Vec<_> = log.lines().collect();
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
             eprintln!(
@@ -114,6 +149,18 @@ impl Drop for Program {
             );
         }
     }
+}
+
+fn appended(path: &Path) -> File {
+    let mut options = File::options();
+    let file = options.create(true).append(true).open(path);
+    file.expect("the folder can be written")
+}
+
+/// What a file has; nothing if it is not there.
+fn text_of(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Raises the number of files that we and our children may have open to what the system allows at

@@ -22,7 +22,8 @@ const STARTS_MAX: usize = 3;
 
 /// How to configure a proxy; see [`proxy`].
 pub struct ProxyBuilder {
-    upstreams: Vec<(String, Vec<Backend>)>,
+    upstreams: Vec<(String, Vec<Member>)>,
+    access_log: &'static str,
     grace: Duration,
     clients: Value,
     poller: Value,
@@ -32,6 +33,28 @@ pub struct ProxyBuilder {
     down: Vec<String>,
     has_health_file: bool,
     is_alone: bool,
+}
+
+/// A server that a proxy can have as a backend.
+pub trait Server {
+    fn name(&self) -> &str;
+    fn address(&self) -> SocketAddr;
+}
+
+impl Server for Backend {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+}
+
+/// A backend as the configuration names it.
+struct Member {
+    name: String,
+    address: SocketAddr,
 }
 
 /// A running proxy. Dropping it kills the process and removes its folder.
@@ -46,6 +69,7 @@ pub struct Proxy {
 pub fn proxy() -> ProxyBuilder {
     ProxyBuilder {
         upstreams: Vec::new(),
+        access_log: "text",
         grace: 10.secs(),
         clients: json!({ "header_timeout": "10s", "idle_timeout": "60s", "read_timeout": "30s", "write_timeout": "30s" }),
         poller: json!({ "path": "/ping", "interval": "10s", "timeout": "2s" }),
@@ -63,13 +87,22 @@ pub fn proxy() -> ProxyBuilder {
 impl ProxyBuilder {
     /// Adds a group of backends with one slot each. The first group is reached by `/home`, any
     /// other by its name.
-    pub fn upstream<'a>(
+    pub fn upstream<'a, S: Server + 'a>(
         mut self,
         name: &str,
-        backends: impl IntoIterator<Item = &'a Backend>,
+        backends: impl IntoIterator<Item = &'a S>,
     ) -> Self {
-        self.upstreams
-            .push((name.to_owned(), backends.into_iter().cloned().collect()));
+        let members = backends.into_iter().map(|backend| Member {
+            name: backend.name().to_owned(),
+            address: backend.address(),
+        });
+        self.upstreams.push((name.to_owned(), members.collect()));
+        self
+    }
+
+    /// The access log is JSON, for [`Proxy::access_log`].
+    pub fn json_access_log(mut self) -> Self {
+        self.access_log = "json";
         self
     }
 
@@ -167,7 +200,7 @@ impl ProxyBuilder {
     /// Writes the files and starts nothing.
     pub fn site(&self) -> Site {
         let groups = self.upstreams.iter().flat_map(|(_, group)| group);
-        let site = Site::new(groups.map(|one| one.name().to_owned()).collect());
+        let site = Site::new(groups.map(|one| one.name.clone()).collect());
         site.write_config(&self.config(&site));
         if self.has_health_file {
             let down: Vec<_> = self
@@ -202,17 +235,17 @@ impl ProxyBuilder {
                 "health": { "file": HEALTH_FILE },
                 "poller": self.poller,
                 "admin": { "bind": site.admin() },
-                "access_log": { "format": "text" },
+                "access_log": { "format": self.access_log },
                 "routes": routes,
                 "upstreams": upstreams,
             }
         })
     }
 
-    fn group(&self, backends: &[Backend]) -> Value {
+    fn group(&self, backends: &[Member]) -> Value {
         let backends: Vec<_> = backends
             .iter()
-            .map(|backend| json!({ "name": backend.name(), "address": backend.address(), "max_in_flight": 1 }))
+            .map(|Member { name, address }| json!({ "name": name, "address": address, "max_in_flight": 1 }))
             .collect();
         json!({
             "queue": self.queue,
@@ -249,6 +282,19 @@ impl Proxy {
 
     pub fn program(&mut self) -> &mut Program {
         &mut self.program
+    }
+
+    /// The access log so far, which has to be [JSON](ProxyBuilder::json_access_log).
+    pub fn access_log(&self) -> Vec<Value> {
+        let output = self.program.output();
+        let whole_lines = output
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        whole_lines
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+            })
+            .collect()
     }
 
     /// Sends one request on a connection of its own.
