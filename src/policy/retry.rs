@@ -19,7 +19,8 @@ pub struct Attempt<'a> {
     pub answered: bool,
     /// The body is still in memory from its first byte on (or there is none).
     pub replayable: bool,
-    /// Attempts so far in which a byte was sent, this one included.
+    /// Attempts so far in which a byte was sent, this one included, but those on a connection that the
+    /// backend had ended before.
     pub attempts: u32,
 }
 

@@ -162,17 +162,23 @@ impl AccessLogWriter {
 /// What the log says of a request that is over.
 pub(super) fn event(session: &Session, context: &Context) -> AccessEvent {
     let request = session.req_header();
-    let fault = context.fault.as_ref();
-    let answered = session
-        .response_written()
-        .map(|response| response.status.as_u16());
-    let client_gone = fault.filter(|fault| **fault == Fault::ClientGone);
+    let stream = ClientStream::of(session);
+    let has_left = stream.is_some_and(ClientStream::has_departed);
+    let fault = context
+        .fault
+        .as_ref()
+        .or(has_left.then_some(&Fault::ClientGone));
+    let answered = session.response_written();
+    let status = match fault {
+        Some(Fault::ClientGone) => Fault::ClientGone.status(),
+        _ => answered.map_or(0, |response| response.status.as_u16()),
+    };
     AccessEvent {
         time: SystemTime::now(),
-        client: ClientStream::of(session).map(|stream| stream.address().clone()),
+        client: stream.map(|stream| stream.address().clone()),
         method: request.method.clone(),
         target: String::from_utf8_lossy(request.raw_path()).into_owned(),
-        status: client_gone.map_or(answered.unwrap_or(0), Fault::status),
+        status,
         bytes: session.body_bytes_sent(),
         upstream: context
             .upstream

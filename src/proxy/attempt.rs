@@ -64,16 +64,24 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         work.answering();
     }
     tell(&work, &fault);
+    let is_stale = fault == Fault::BadGateway && work.is_stale();
+    // Each such connection is gone now, so they are as few as the pool is small.
+    context.record.stale += u32::from(is_stale);
     let may_retry = matches!(fault, Fault::BadGateway | Fault::Internal)
         && retry::may_retry(&Attempt {
             method: &session.req_header().method,
             sent: work.is_sent(),
             answered: reply::has_answered(session),
             replayable: !session.as_ref().retry_buffer_truncated(),
-            attempts: context.record.attempts,
+            attempts: context.record.attempts - context.record.stale,
         });
     if may_retry {
-        context.record.retried = Some(retried(&fault, work.is_sent()));
+        context.record.retried = Some(match fault {
+            Fault::Internal => "shortage",
+            _ if is_stale => "stale_connection",
+            _ if work.is_sent() => "reset",
+            _ => "connect_failure",
+        });
     } else {
         context.fault = Some(fault);
     }
@@ -88,15 +96,6 @@ fn tell(work: &Work, fault: &Fault) {
     lease.backend().count(false);
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         lease.upstream().broke_off(lease.index());
-    }
-}
-
-/// Why a request is sent again, for the access log.
-fn retried(fault: &Fault, is_sent: bool) -> &'static str {
-    match fault {
-        Fault::Internal => "shortage",
-        _ if is_sent => "reset",
-        _ => "connect_failure",
     }
 }
 

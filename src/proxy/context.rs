@@ -37,6 +37,8 @@ pub struct Record {
     pub(super) backend: Option<crate::id::BackendName>,
     /// Attempts of which the backend may have seen something.
     pub(super) attempts: u32,
+    /// How many of them met a connection that the backend had ended before.
+    pub(super) stale: u32,
     /// Waiting for a slot, all attempts together.
     pub(super) queued: Duration,
     /// When the last attempt was sent, and how long the backend took to its last byte.

@@ -94,7 +94,16 @@ impl Work {
 
     /// A connection made for this request took some of it and gave not one byte of an answer.
     pub fn is_fresh_and_unanswered(&self) -> bool {
-        self.is_fresh && self.is_sent() && self.stage < Stage::Answering
+        self.is_fresh && self.is_unanswered()
+    }
+
+    /// A connection that had served others gave not one byte of an answer: it had ended before.
+    pub fn is_stale(&self) -> bool {
+        !self.is_fresh && self.is_unanswered()
+    }
+
+    fn is_unanswered(&self) -> bool {
+        self.is_sent() && self.stage < Stage::Answering
     }
 
     /// The backend has the whole request.

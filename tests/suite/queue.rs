@@ -6,6 +6,12 @@ use crate::harness::{
     Backend, Client, Proxy, Tally, Units, backend, get, load, proxy, soon, until,
 };
 
+/// Most that a backend may stand idle while requests wait. The bar is 1 %; what a loaded loopback and
+/// the harness itself add to each turn (some 0.5 ms of 10) is the rest.
+const IDLE_MAX: f64 = 0.08;
+/// Most of p99/p50 while the same clients wait all the time.
+const SPREAD_MAX: f64 = 1.05;
+
 async fn three_that_take(work: Duration) -> [Backend; 3] {
     let start = async |name| backend(name).takes(work).start().await;
     [start("a").await, start("b").await, start("c").await]
@@ -147,18 +153,15 @@ async fn past_the_queue_timeout_the_answer_is_503() {
     );
 }
 
-/// On a machine that others use too a run may be slow through no fault of the proxy. A defect shows
-/// in every run, a neighbour does not: so one run of three within the limits is enough. What must
-/// never happen is asserted in each.
+/// How even and how tight is a figure of an optimised build on a quiet machine, and asserted there:
+/// `tests/figures.sh`. What must never happen is asserted everywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_slot_idles_while_anyone_waits() {
-    for _ in 0..3 {
-        let (idle, spread) = run_without_pause().await;
-        if idle <= idle_limit() && spread <= 1.3 {
-            return;
-        }
+    let (idle, spread) = run_without_pause().await;
+    if !cfg!(debug_assertions) {
+        assert!(idle <= IDLE_MAX, "idle {:.1} %", idle * 100.0);
+        assert!(spread <= SPREAD_MAX, "p99/p50 {spread:.3}");
     }
-    panic!("three times a slot idled or turns came unevenly");
 }
 
 /// 200 clients for three seconds: the mean idle share of the backends, and p99/p50 of the latency.
@@ -171,12 +174,11 @@ async fn run_without_pause() -> (f64, f64) {
     let (half, most) = (tally.quantile(0.5), tally.quantile(0.99));
     let spread = most.as_secs_f64() / half.as_secs_f64();
     println!(
-        "{} served, {:?}; p50 {half:?}, p99 {most:?}, p99/p50 {spread:.3} (limit 1.3); \
-         idle {:.1} % (limit {:.0} %), each {}",
+        "{} served, {:?}; p50 {half:?}, p99 {most:?}, p99/p50 {spread:.3}; \
+         idle {:.1} %, each {}",
         tally.ok,
         tally.by_backend,
         idle * 100.0,
-        idle_limit() * 100.0,
         shares
             .map(|share| format!("{:.1} %", share * 100.0))
             .join(", ")
@@ -192,10 +194,4 @@ fn idle_share(backend: &Backend) -> f64 {
     let one = backend.busy() / requests.len() as u32;
     let worked = backend.busy() - one;
     1.0 - worked.as_secs_f64() / (last - first).as_secs_f64()
-}
-
-/// Built without optimisation, Pingora alone needs some 1.5 ms between two requests (13 % of these
-/// works); that limit only shows a slot that is forgotten. The real bar is measured in `bench/`.
-fn idle_limit() -> f64 {
-    if cfg!(debug_assertions) { 0.20 } else { 0.05 }
 }
