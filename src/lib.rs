@@ -26,5 +26,5 @@ pub mod door;
 pub mod admin;
 /// The Pingora callbacks.
 pub mod proxy;
-/// Signals, and how the process ends.
+/// Logging, signals, and how the process ends.
 pub mod lifecycle;

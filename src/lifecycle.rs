@@ -1,11 +1,11 @@
-//! Signals, and how the process ends: as soon as the last request has, and not before, but after the
+//! Logging, signals, and how the process ends: as soon as the last request has, and not before, but after the
 //! grace at the latest.
 //!
 //! Pingora sleeps through the whole grace even when idle, then kills what still runs, and nobody
 //! listens for a second Ctrl-C meanwhile. So Pingora is only told to close the listeners (through
 //! [`Lifecycle::signal_watch`]), and this task ends the process itself.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
 
 use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
@@ -114,6 +115,16 @@ impl Lifecycle {
     }
 }
 
+/// Logs to standard error what passes `default`, or what `RUST_LOG` says instead.
+pub fn log_to_stderr(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+}
+
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
 pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
@@ -126,6 +137,7 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) 
         while TcpStream::connect(address).await.is_err() {
             sleep(LISTENING_STEP).await;
         }
+        info!(%address, "listening");
     }
     phase.advance(Phase::Running);
 }

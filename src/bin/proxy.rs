@@ -23,10 +23,14 @@ use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Our own news, and only warnings of others. `pingora_proxy` warns of single requests, which is the
+/// access log's part, and `pingora_load_balancing` of every sick backend at every change.
+const LOG_FILTER: &str =
+    "warn,pingora_proxy=off,pingora_load_balancing=off,maitred=info,proxy=info";
 
 /// For a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -56,7 +60,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr();
+    lifecycle::log_to_stderr(LOG_FILTER);
     let config = match Config::load(&arguments.conf) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -80,17 +84,6 @@ fn refuse(error: &ConfigError) -> ExitCode {
         ConfigError::Invalid(_) => eprintln!("{error}"),
     }
     ExitCode::from(EXIT_CONFIG)
-}
-
-/// Our own news, and only warnings of others, unless `RUST_LOG` says otherwise. `pingora_proxy` warns
-/// of single requests, which is the access log's part.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,pingora_proxy=off,maitred=info,proxy=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 fn run(config: Config) -> Result<()> {

@@ -206,8 +206,21 @@ impl Upstream {
             return;
         }
         balancer.backends().run_health_check(false).await;
-        let (_old, wakers) = self.slots.lock().publish(balancer, Instant::now());
-        wake(wakers);
+        let published = self.slots.lock().publish(balancer, Instant::now());
+        wake(published.wakers);
+        drop(published.replaced);
+        for (index, healthy) in published.changed {
+            self.log_health(index, healthy);
+        }
+    }
+
+    fn log_health(&self, index: BackendIndex, healthy: bool) {
+        let (upstream, backend) = (&self.params.name, self.backend(index).name());
+        if healthy {
+            tracing::info!(%upstream, %backend, "healthy by the report");
+        } else {
+            tracing::warn!(%upstream, %backend, "sick by the report");
+        }
     }
 
     /// A request asks for a slot: for the first time with `None`, later with the ticket that its

@@ -36,6 +36,15 @@ pub(super) enum Arrival {
     Refused(Refusal),
 }
 
+/// What putting a report in force came to.
+pub(super) struct Published {
+    /// Whose health is another now, and whether it is good.
+    pub(super) changed: Vec<(BackendIndex, bool)>,
+    /// The `LoadBalancer` that was in force, to be dropped outside the lock.
+    pub(super) replaced: LoadBalancer<RoundRobin>,
+    pub(super) wakers: Vec<Waker>,
+}
+
 /// The slots of one backend.
 pub(super) struct Account {
     /// Its identity in the `LoadBalancer`.
@@ -208,29 +217,37 @@ impl Slots {
 
     /// Puts a checked `LoadBalancer` in force. Those who wait are handed the slots that it opens,
     /// or refused when it leaves nobody. A verdict that turned from sick to healthy ends an
-    /// ejection. Returns the old one, to be dropped outside the lock.
+    /// ejection.
     pub(super) fn publish(
         &mut self,
         balancer: LoadBalancer<RoundRobin>,
         now: Instant,
-    ) -> (LoadBalancer<RoundRobin>, Vec<Waker>) {
-        for account in &mut self.accounts {
+    ) -> Published {
+        let mut changed = Vec::new();
+        for (index, account) in self.accounts.iter_mut().enumerate() {
             let was_eligible = account.is_eligible();
             let healthy = balancer.backends().ready(&account.backend);
+            if healthy != account.healthy {
+                changed.push((BackendIndex(index), healthy));
+            }
             if healthy && !account.healthy {
                 account.ejected = None;
             }
             account.healthy = healthy;
             account.note_change(was_eligible, now);
         }
-        let old = std::mem::replace(&mut self.balancer, balancer);
+        let replaced = std::mem::replace(&mut self.balancer, balancer);
         self.refresh();
         let wakers = if self.accounts.iter().any(|account| account.healthy) {
             self.hand_out()
         } else {
             self.refuse_all(Refusal::NoneEligible)
         };
-        (old, wakers)
+        Published {
+            changed,
+            replaced,
+            wakers,
+        }
     }
 
     /// Takes a backend out because it refuses connections. Says whether it was in.
