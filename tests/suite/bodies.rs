@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::harness::{Client, Program, Units, backend, get, post, proxy, until};
+use crate::harness::{Client, Program, Units, backend, get, post, proxy, soon, until};
 
 const BIG: u64 = 256 * 1024 * 1024;
 const GROWTH_MAX: u64 = 32 * 1024 * 1024;
@@ -105,4 +105,17 @@ async fn an_answer_that_breaks_off_is_not_passed_on_as_whole() {
     until("the answer is out", 2.secs(), async || a.served() == 1).await;
     a.kill().await;
     assert!(client.receive("GET").await.is_err());
+}
+
+#[tokio::test]
+async fn a_refusal_waits_for_the_body_and_keeps_the_connection() {
+    let a = backend("a").start().await;
+    let lb = proxy().upstream("web", [&a]).with_down("a").start().await;
+    let mut client = lb.connect().await;
+    let upload = post("/home").accepts_json().body(vec![b'x'; 5_000_000]);
+    let refused = soon("the refusal", 3.secs(), client.ask(&upload)).await;
+    refused.unwrap().assert_refusal(503, "no_eligible_backend");
+    lb.health(&[("a", true)]).await;
+    let next = client.ask(&get("/home")).await.unwrap();
+    assert_eq!((next.status, next.backend()), (200, Some("a")));
 }

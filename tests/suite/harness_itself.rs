@@ -156,6 +156,71 @@ async fn manners_are_kept() {
 }
 
 #[tokio::test]
+async fn a_backend_can_break_off_at_first() {
+    let a = backend("a").breaks_off_first(1).start().await;
+    let broken = get("/").send_to(a.address()).await.unwrap_err();
+    assert_eq!(broken.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(get("/").send_to(a.address()).await.unwrap().status, 200);
+    assert_eq!((a.begun(), a.served()), (2, 1));
+    let deaf = backend("b").closes_on_accept().start().await;
+    assert!(get("/").send_to(deaf.address()).await.is_err());
+    assert_eq!((deaf.connections(), deaf.begun()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_answer_can_be_ended_by_the_close_alone() {
+    let a = backend("a").ends_by_closing().response_body(70_000);
+    let a = a.start().await;
+    let answer = get("/").send_to(a.address()).await.unwrap();
+    assert_eq!(answer.header("Content-Length"), None);
+    assert_eq!(answer.header("Transfer-Encoding"), None);
+    assert_eq!(answer.body.len(), 70_000);
+}
+
+#[tokio::test]
+async fn work_can_outlast_the_answer() {
+    let a = backend("a").works_on_after_answering().start().await;
+    let mut client = Client::connect(a.address()).await.unwrap();
+    assert_eq!(client.ask(&get("/")).await.unwrap().status, 200);
+    assert_eq!((a.current(), a.served()), (1, 0));
+    a.release(1);
+    assert_eq!(client.read_until_closed().await, b"");
+    assert_eq!((a.current(), a.served()), (0, 1));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_echoes_and_works_on_without_its_client() {
+    let a = backend("a").upgrades("X-Line: 1\r\n").start().await;
+    let mut client = Client::connect(a.address()).await.unwrap();
+    let granted = client
+        .ask(&get("/").header("Upgrade", "websocket"))
+        .await
+        .unwrap();
+    assert_eq!((granted.status, granted.header("X-Line")), (101, Some("1")));
+    client.send_bytes(b"hello").await.unwrap();
+    assert_eq!(client.read_bytes(5).await.unwrap(), b"hello");
+    drop(client);
+    // A second request makes sure that the backend had time to notice the first one's end.
+    assert_eq!(get("/").send_to(a.address()).await.unwrap().status, 200);
+    assert_eq!(a.current(), 1);
+    a.release(1);
+    until("the work ended", 1.secs(), async || a.current() == 0).await;
+}
+
+#[tokio::test]
+async fn one_connection_at_a_time_is_one_connection_at_a_time() {
+    let a = backend("a").one_connection_at_a_time().start().await;
+    let mut first = Client::connect(a.address()).await.unwrap();
+    assert_eq!(first.ask(&get("/")).await.unwrap().status, 200);
+    let address = a.address();
+    let second = tokio::spawn(async move { get("/").send_to(address).await });
+    assert_eq!(first.ask(&get("/")).await.unwrap().status, 200);
+    assert_eq!((a.connections(), a.begun()), (1, 2));
+    drop(first);
+    assert_eq!(second.await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn a_tally_counts_by_status_backend_and_latency() {
     let sick = backend("sick").status(503).start().await;
     let tally = load(sick.address()).clients(2).requests_each(3).run().await;

@@ -1,8 +1,9 @@
-//! Clients that leave while they wait: the backend never hears of them, and the queue shrinks.
+//! Clients that leave while they wait: the backend never hears of them, and the queue shrinks. Or
+//! at the very moment when answers come: no slot is lost.
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, Request, Units, backend, get, post, proxy, soon, until};
+use crate::harness::{Backend, Client, Request, Units, backend, get, post, proxy, soon, until};
 
 const CLIENTS: usize = 1_002;
 
@@ -77,4 +78,55 @@ async fn finish(id: usize, mut client: Client) {
         (answer.status, answer.header("X-Id")),
         (200, Some(id.to_string().as_str()))
     );
+}
+
+/// Starts 200 clients, lets them all leave as `leaves` has it, five times over, and asserts that
+/// no slot was lost or taken twice.
+async fn assert_waves_leave_nothing_behind(leaves: impl AsyncFn(&[Backend], Vec<Client>)) {
+    let start = async |name| backend(name).takes(5.millis()).start().await;
+    let group = [start("a").await, start("b").await, start("c").await];
+    let lb = proxy().upstream("web", &group).start().await;
+    for _ in 0..5 {
+        let mut clients = Vec::new();
+        for _ in 0..200 {
+            let mut client = lb.connect().await;
+            client.send(&get("/home")).await.unwrap();
+            clients.push(client);
+        }
+        leaves(&group, clients).await;
+    }
+    lb.has_freed_all().await;
+    for backend in &group {
+        assert_eq!(backend.overlap(), 1, "{}", backend.name());
+    }
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+}
+
+fn served(group: &[Backend]) -> usize {
+    group.iter().map(Backend::served).sum()
+}
+
+#[tokio::test]
+async fn all_may_leave_while_answers_come() {
+    assert_waves_leave_nothing_behind(async |group, clients| {
+        let before = served(group);
+        until("answers come", 2.secs(), async || {
+            served(group) > before + 10
+        })
+        .await;
+        drop(clients);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_may_leave_at_the_first_byte_of_its_answer() {
+    assert_waves_leave_nothing_behind(async |_, clients| {
+        let leaving: JoinSet<()> = clients
+            .into_iter()
+            .map(async |client| client.is_answered().await.unwrap())
+            .collect();
+        soon("every answer", 3.secs(), leaving.join_all()).await;
+    })
+    .await;
 }

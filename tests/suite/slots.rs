@@ -130,3 +130,26 @@ async fn an_abandoned_backend_that_dies_gives_its_slot_back_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_invalid_answer_leaves_the_slot_taken_until_the_backend_closes() {
+    let a = backend("a")
+        .answers_raw("HTTP/1.1 200 OK\r\nBad Header\r\n\r\n")
+        .works_on_after_answering()
+        .start()
+        .await;
+    let lb = proxy().upstream("web", [&a]).start().await;
+    let invalid = lb.ask(get("/home").accepts_json()).await;
+    invalid.assert_refusal(502, "invalid_response");
+    lb.has_taken("a").await;
+    let mut next = lb.connect().await;
+    next.send(&get("/home")).await.unwrap();
+    lb.has_waiting(1).await;
+    assert_eq!(a.begun(), 1);
+    a.release(1);
+    let answer = soon("the next turn", 2.secs(), next.receive("GET")).await;
+    assert_eq!(answer.unwrap().status, 502);
+    assert_eq!((a.begun(), a.overlap()), (2, 1));
+    a.release(1);
+    lb.has_freed_all().await;
+}

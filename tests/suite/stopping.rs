@@ -144,3 +144,16 @@ async fn a_second_sigint_ends_it_at_once() {
     let (_, took) = lb.program().wait_exit(2.secs()).await;
     assert!(took <= 500.millis(), "{took:?}");
 }
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_outlast_the_grace() {
+    let a = backend("a").held().start().await;
+    let lb = proxy().upstream("web", [&a]).grace(2.secs()).alone();
+    let mut lb = lb.start().await;
+    let mut client = lb.connect().await;
+    client.send(&get("/home")).await.unwrap();
+    a.working_on(1).await;
+    lb.program().terminate();
+    let (_, took) = lb.program().wait_exit(5.secs()).await;
+    assert!((1700.millis()..=2300.millis()).contains(&took), "{took:?}");
+}

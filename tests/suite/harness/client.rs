@@ -227,9 +227,25 @@ impl Client {
         Ok((status, bytes))
     }
 
+    /// Waits for the first byte of an answer, or the close, without reading it.
+    pub async fn is_answered(&self) -> io::Result<()> {
+        self.wire.stream().readable().await
+    }
+
     /// Reads at most `most` bytes of what there is; 0 when the other side closed.
     pub async fn read_some(&mut self, most: usize) -> io::Result<u64> {
         Ok(self.wire.read_some(most, &mut |_| ()).await?.unwrap_or(0))
+    }
+
+    /// Reads exactly this many bytes.
+    pub async fn read_bytes(&mut self, count: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.wire
+            .read_body(Framing::Length(count), |piece| {
+                bytes.extend_from_slice(piece)
+            })
+            .await?;
+        Ok(bytes)
     }
 
     /// Reads until the other side closes or resets; returns what came before that.

@@ -19,7 +19,7 @@ mod wire;
 mod wsgi;
 
 pub use backend::{Backend, backend};
-pub use client::{Client, Request, get, head, post, request};
+pub use client::{Client, Request, Response, get, head, post, request};
 pub use duration::Units;
 pub use load::{Tally, load};
 pub use patience::{soon, until};

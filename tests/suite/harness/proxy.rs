@@ -123,6 +123,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Longest time between two pieces of an answer's body.
+    pub fn read_timeout(mut self, time: Duration) -> Self {
+        self.timeouts["read"] = written(time);
+        self
+    }
+
     pub fn busy_limit(mut self, time: Duration) -> Self {
         self.busy_limit = time;
         self
@@ -351,6 +357,26 @@ impl Proxy {
 
     pub async fn is_eligible(&self, backend: &str) -> bool {
         self.backend_status(backend).await["eligible"] == true
+    }
+
+    /// Waits until this backend of the upstream `web` has a slot taken.
+    pub async fn has_taken(&self, backend: &str) {
+        let what = format!("a slot of {backend} is taken");
+        until(&what, 2.secs(), async || {
+            self.backend_status(backend).await["in_flight"] == 1
+        })
+        .await;
+    }
+
+    /// Waits until no slot of the upstream `web` is taken, by a client or for nobody.
+    pub async fn has_freed_all(&self) {
+        until("every slot is free", 1.secs(), async || {
+            let status = self.status().await;
+            let backends = status["upstreams"]["web"]["backends"].as_object();
+            let mut backends = backends.expect("the status shows backends").values();
+            backends.all(|one| one["in_flight"] == 0 && one["abandoned"] == 0)
+        })
+        .await;
     }
 
     /// Waits until this many requests wait in the upstream `web`.

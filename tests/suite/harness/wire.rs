@@ -175,6 +175,18 @@ impl Wire {
         Ok((bytes > 0).then_some(bytes as u64))
     }
 
+    /// Sends back what comes, until the other side closes.
+    pub async fn echo(&mut self) -> io::Result<()> {
+        loop {
+            let piece = self.io.fill_buf().await?.to_vec();
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.io.consume(piece.len());
+            self.write(&piece).await?;
+        }
+    }
+
     async fn read_fields(&mut self) -> io::Result<Headers> {
         let mut headers = Headers::default();
         loop {

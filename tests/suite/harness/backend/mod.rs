@@ -36,6 +36,13 @@ struct Params {
     headers: Headers,
     body_bytes: Option<u64>,
     is_chunked: bool,
+    /// Between an answer's header and its body.
+    pause: Duration,
+    /// How many requests at first get no answer.
+    broken_off: usize,
+    /// After its answer, every request waits for [`Backend::release`].
+    works_on: bool,
+    is_single_connection: bool,
     manner: Manner,
 }
 
@@ -49,6 +56,12 @@ enum Manner {
     HangsUp,
     /// Resets each connection as soon as it stands.
     ResetsOnAccept,
+    /// Closes each connection as soon as it stands.
+    ClosesOnAccept,
+    /// Ends each answer by closing, and in no other way.
+    EndsByClosing,
+    /// Grants an upgrade with these further header lines, then echoes.
+    Upgrades(String),
     /// Answers with these bytes, whatever they are.
     Cans(Vec<u8>),
 }
@@ -62,7 +75,7 @@ pub struct Backend {
 struct Shared {
     params: Params,
     address: SocketAddr,
-    /// Requests that a held backend may still answer.
+    /// How often [`Backend::release`] may still be waited for without waiting.
     permits: Semaphore,
     counts: Mutex<Counts>,
     /// Dropped or used by [`Backend::kill`]; every task of the backend holds a receiver.
@@ -113,6 +126,10 @@ pub fn backend(name: &str) -> BackendBuilder {
         headers: Headers::default(),
         body_bytes: None,
         is_chunked: false,
+        pause: Duration::ZERO,
+        broken_off: 0,
+        works_on: false,
+        is_single_connection: false,
         manner: Manner::KeepsAlive,
     };
     BackendBuilder { params }
@@ -151,6 +168,32 @@ impl BackendBuilder {
         self
     }
 
+    /// Pauses between the header and the body of an answer, if it is chunked or has a given length.
+    pub fn pauses_before_body(mut self, pause: Duration) -> Self {
+        self.params.pause = pause;
+        self
+    }
+
+    /// The first requests, this many, are worked on as all others, and then get no answer: the connection
+    /// is closed in order.
+    pub fn breaks_off_first(mut self, requests: usize) -> Self {
+        self.params.broken_off = requests;
+        self
+    }
+
+    /// Every request stays in work after its answer until the test releases it; then the connection
+    /// is closed.
+    pub fn works_on_after_answering(mut self) -> Self {
+        self.params.works_on = true;
+        self
+    }
+
+    /// Accepts a connection only when the one before has ended.
+    pub fn one_connection_at_a_time(mut self) -> Self {
+        self.params.is_single_connection = true;
+        self
+    }
+
     /// Says `Connection: close` and closes after each answer.
     pub fn says_close(self) -> Self {
         self.with_manner(Manner::SaysClose)
@@ -164,6 +207,22 @@ impl BackendBuilder {
     /// Resets each connection as soon as it stands.
     pub fn resets_on_accept(self) -> Self {
         self.with_manner(Manner::ResetsOnAccept)
+    }
+
+    /// Closes each connection, in order, as soon as it stands.
+    pub fn closes_on_accept(self) -> Self {
+        self.with_manner(Manner::ClosesOnAccept)
+    }
+
+    /// Answers without a length; the close ends the body.
+    pub fn ends_by_closing(self) -> Self {
+        self.with_manner(Manner::EndsByClosing)
+    }
+
+    /// Grants a request to upgrade, with these further header lines, then sends back what comes until
+    /// the test releases it, whether or not the other side is still there. Then it closes.
+    pub fn upgrades(self, lines: &str) -> Self {
+        self.with_manner(Manner::Upgrades(lines.to_owned()))
     }
 
     /// Answers with these bytes and leaves the connection open.
@@ -246,7 +305,7 @@ impl Backend {
         self.counts().busy
     }
 
-    /// Lets a held backend answer this many requests more.
+    /// Lets a backend that is held, works on or upgrades finish this many requests more.
     pub fn release(&self, requests: usize) {
         self.shared.permits.add_permits(requests);
     }

@@ -28,7 +28,12 @@ pub(super) async fn accept(
             Ok((stream, _)) = listener.accept() => stream,
         };
         shared.counts().connections += 1;
-        tokio::spawn(live(Arc::clone(&shared), stream, death.clone()));
+        let life = live(Arc::clone(&shared), stream, death.clone());
+        if shared.params.is_single_connection {
+            life.await;
+        } else {
+            tokio::spawn(life);
+        }
     }
 }
 
@@ -37,14 +42,14 @@ async fn live(shared: Arc<Shared>, stream: TcpStream, mut death: watch::Receiver
     let Ok(mut wire) = Wire::new(stream) else {
         return;
     };
-    let outcome = if shared.params.manner == Manner::ResetsOnAccept {
-        Ok(Ending::Reset)
-    } else {
-        tokio::select! {
+    let outcome = match shared.params.manner {
+        Manner::ResetsOnAccept => Ok(Ending::Reset),
+        Manner::ClosesOnAccept => Ok(Ending::Close),
+        _ => tokio::select! {
             biased;
             _ = death.changed() => Ok(Ending::Reset),
             outcome = shared.serve(&mut wire) => outcome,
-        }
+        },
     };
     if matches!(outcome, Ok(Ending::Reset)) {
         // Closing with no time to linger sends RST. It fails if the client was faster.
@@ -95,19 +100,60 @@ impl Shared {
         if treatment.is_reset {
             return Ok(Some(Ending::Reset));
         }
+        if work.index < self.params.broken_off {
+            return Ok(Some(Ending::Close));
+        }
+        if let Manner::Upgrades(lines) = &self.params.manner
+            && head.headers.get("Upgrade").is_some()
+        {
+            self.tunnel(wire, lines).await?;
+            work.finish();
+            return Ok(Some(Ending::Close));
+        }
         self.answer(wire, head, &treatment).await?;
+        if self.params.works_on {
+            self.released().await;
+        }
         work.finish();
-        let closes = matches!(self.params.manner, Manner::SaysClose | Manner::HangsUp);
-        Ok(closes.then_some(Ending::Close))
+        Ok(self.closes_after_answer().then_some(Ending::Close))
+    }
+
+    fn closes_after_answer(&self) -> bool {
+        let Params {
+            works_on, manner, ..
+        } = &self.params;
+        *works_on
+            || matches!(
+                manner,
+                Manner::SaysClose | Manner::HangsUp | Manner::EndsByClosing
+            )
+    }
+
+    /// Switches protocols and echoes until released.
+    async fn tunnel(&self, wire: &mut Wire, lines: &str) -> io::Result<()> {
+        let head =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+        wire.write(format!("{head}{lines}\r\n").as_bytes()).await?;
+        tokio::select! {
+            () = self.released() => {}
+            // It works on without the other side, whichever way that has gone.
+            _ = wire.echo() => self.released().await,
+        }
+        Ok(())
+    }
+
+    /// Waits for [`super::Backend::release`].
+    async fn released(&self) {
+        self.permits
+            .acquire()
+            .await
+            .expect("the permits are never closed")
+            .forget();
     }
 
     async fn toil(&self, treatment: &Treatment) {
         if self.params.is_held {
-            self.permits
-                .acquire()
-                .await
-                .expect("the permits are never closed")
-                .forget();
+            self.released().await;
         }
         if !treatment.work.is_zero() {
             tokio::time::sleep(treatment.work).await;
@@ -144,6 +190,9 @@ impl Shared {
             return wire.write(&message).await;
         }
         wire.write(&message).await?;
+        if !self.params.pause.is_zero() {
+            tokio::time::sleep(self.params.pause).await;
+        }
         self.write_filler(wire, length).await
     }
 
@@ -161,12 +210,12 @@ impl Shared {
         if let Some(id) = request.headers.get("X-Id") {
             own.push("X-Id", id);
         }
-        if *manner == Manner::SaysClose {
+        if matches!(manner, Manner::SaysClose | Manner::EndsByClosing) {
             own.push("Connection", "close");
         }
         if *is_chunked {
             own.push("Transfer-Encoding", "chunked");
-        } else {
+        } else if *manner != Manner::EndsByClosing {
             own.push("Content-Length", &length.to_string());
         }
         format!(
