@@ -128,7 +128,11 @@ pub fn log_to_stderr(default: &str) {
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
 pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
-    for mut address in listeners {
+    // Port 0 is the system's choice, which nobody is told.
+    for mut address in listeners
+        .into_iter()
+        .filter(|listener| listener.port() != 0)
+    {
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -89,7 +89,8 @@ fn refuse(error: &ConfigError) -> ExitCode {
 fn run(config: Config) -> Result<()> {
     let config = Arc::new(config);
     raise_open_file_limit();
-    let file = HealthFile::open(config.health.file.clone());
+    // A daemon changes its working directory.
+    let file = HealthFile::open(std::path::absolute(&config.health.file)?);
     let control = tokio::runtime::Builder::new_current_thread()
         .build()?
         .block_on(Control::start(config.clone(), file.latest().clone()));

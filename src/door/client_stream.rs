@@ -39,6 +39,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::upstream::{BackendSocket, LeaseWatch};
 
+/// How much a client may send before it is asked for. It is read at all to see the client leave.
+const EARLY_MAX: usize = 8 * 1024;
+const EARLY_STEP: usize = 512;
+
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
@@ -60,8 +64,10 @@ pub struct ClientStream {
     inner: Stream,
     write_timeout: Duration,
     address: HeaderValue,
-    /// A byte that was read before anybody asked for it.
+    /// What was read before anybody asked for it: a byte that was waited for, and what the client sent
+    /// while its request was parked.
     first: Option<u8>,
+    early: Vec<u8>,
     /// Bytes read for the request under way.
     delivered: u64,
     timer: Option<Pin<Box<Sleep>>>,
@@ -107,6 +113,7 @@ impl ClientStream {
             inner,
             write_timeout,
             first: None,
+            early: Vec::new(),
             delivered: 0,
             timer: None,
             stall: None,
@@ -214,6 +221,9 @@ impl ClientStream {
 
     /// Reads a byte ahead. `false` if there will be none.
     fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !self.early.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
         if self.first.is_none() {
             let mut byte = [0];
             let mut buffer = ReadBuf::new(&mut byte);
@@ -225,12 +235,35 @@ impl ClientStream {
 
     /// What Pingora reads of a client whose request is complete: nothing, until it leaves.
     fn poll_parked(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.poll_first(context) {
-            Poll::Ready(Ok(true)) | Poll::Pending => {}
+        match self.poll_departure(context) {
+            Poll::Pending => {}
             Poll::Ready(_) if self.depart_quietly() => {}
-            Poll::Ready(read) => return Poll::Ready(read.map(drop)),
+            Poll::Ready(end) => return Poll::Ready(end),
         }
         self.poll_deadline(context).map(Err)
+    }
+
+    /// Reads ahead until the client leaves, or has sent as much as anyone may send too early: one that
+    /// leaves behind that goes unnoticed.
+    fn poll_departure(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.early.len() < EARLY_MAX {
+            let mut bytes = [0; EARLY_STEP];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.early.extend_from_slice(buffer.filled());
+        }
+        Poll::Pending
+    }
+
+    /// Puts what was read early where it was asked for.
+    fn take_early(&mut self, buffer: &mut ReadBuf<'_>) {
+        buffer.put_slice(self.first.take().as_slice());
+        let some = self.early.len().min(buffer.remaining());
+        buffer.put_slice(&self.early[..some]);
+        self.early.drain(..some);
     }
 
     /// Notes that the client left, if that is to be kept quiet.
@@ -253,17 +286,20 @@ impl ClientStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let early = self.first.take();
-        buffer.put_slice(early.as_slice());
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.take_early(buffer);
+        let has_early = buffer.filled().len() > before;
+        let read = match buffer.remaining() {
+            0 => Poll::Ready(Ok(())),
+            _ => Pin::new(&mut self.inner).poll_read(context, buffer),
+        };
         let delivered = buffer.filled().len() - before;
         self.delivered += delivered as u64;
         if delivered > 0 {
             self.begin_header();
         }
         match read {
-            // What comes behind the early byte, a failure too, is met by the next read.
-            Poll::Ready(Err(_)) | Poll::Pending if early.is_some() => Poll::Ready(Ok(())),
+            // What comes behind the early bytes, a failure too, is met by the next read.
+            Poll::Ready(Err(_)) | Poll::Pending if has_early => Poll::Ready(Ok(())),
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => self.poll_deadline(context).map(Err),
         }

@@ -1,6 +1,6 @@
 //! What a client sends before its answer is here waits its turn, and hides nothing from the proxy.
 
-use crate::harness::{Backend, Client, Proxy, Units, backend, get, proxy, soon};
+use crate::harness::{Backend, Client, Proxy, Units, backend, get, proxy, soon, until};
 
 /// A proxy that gives the backend 500 ms, and a client for whom that backend is at work.
 async fn served_client() -> (Backend, Proxy, Client) {
@@ -73,4 +73,15 @@ async fn an_early_line_end_does_not_spoil_the_next_request() {
     assert_served(&mut client, "1").await;
     client.send(&get("/home").id(2)).await.unwrap();
     assert_served(&mut client, "2").await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_behind_early_bytes_is_noticed() {
+    let (_a, lb, mut client) = served_client().await;
+    send_early(&mut client, b"\r\n").await;
+    drop(client);
+    until("the status shows it", 2.secs(), async || {
+        lb.backend_status("a").await["abandoned"] == 1
+    })
+    .await;
 }
