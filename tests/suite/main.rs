@@ -33,5 +33,6 @@ mod slots;
 mod slow_clients;
 mod stalls;
 mod stopping;
+mod timeouts;
 mod upgrade;
 mod zlib;

@@ -129,6 +129,18 @@ impl ProxyBuilder {
         self
     }
 
+    /// Longest from the request complete to the answer's header, queue and attempts included.
+    pub fn request_timeout(mut self, time: Duration) -> Self {
+        self.timeouts["request"] = written(time);
+        self
+    }
+
+    /// How long an idle connection to a backend is kept.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.timeouts["idle"] = written(time);
+        self
+    }
+
     pub fn busy_limit(mut self, time: Duration) -> Self {
         self.busy_limit = time;
         self
@@ -141,6 +153,10 @@ impl ProxyBuilder {
 
     pub fn client_idle_timeout(self, time: Duration) -> Self {
         self.clients("idle_timeout", time)
+    }
+
+    pub fn client_read_timeout(self, time: Duration) -> Self {
+        self.clients("read_timeout", time)
     }
 
     pub fn client_write_timeout(self, time: Duration) -> Self {
