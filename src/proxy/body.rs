@@ -1,6 +1,9 @@
 //! Bodies, kept from holding a slot: a request's is read before the slot is taken, an answer's is
 //! read from the backend before the client has to take it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use bytes::{Bytes, BytesMut};
 use http::header;
 use pingora::Result;
@@ -110,22 +113,62 @@ async fn send_continue(session: &mut Session) -> Result<()> {
     session.as_mut().write_continue_response().await
 }
 
+/// How many bytes of answers may be held for slow clients, all requests together.
+#[derive(Clone)]
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+}
+
+/// Bytes of the budget, given back on `Drop`.
+struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of which nothing is taken yet.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            left: Arc::new(AtomicUsize::new(bytes)),
+        }
+    }
+
+    fn take(&self, bytes: usize) -> Option<Share> {
+        let take = |left: usize| left.checked_sub(bytes);
+        self.left.fetch_update(Relaxed, Relaxed, take).ok()?;
+        Some(Share {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.bytes, Relaxed);
+    }
+}
+
 /// An answer that is collected until the backend has sent all of it.
 #[derive(Default)]
 pub struct HeldResponse {
     /// `Some` while collecting.
     collected: Option<BytesMut>,
     length: usize,
+    /// Kept until the client has the answer.
+    share: Option<Share>,
 }
 
 impl HeldResponse {
-    /// Decides whether to collect this answer's body.
-    pub fn begin(&mut self, response: &ResponseHeader) -> bool {
-        let length =
-            headers::content_length(&response.headers).filter(|length| *length <= HELD_MAX);
-        self.collected = length.map(|_| BytesMut::new());
-        self.length = length.unwrap_or(0);
-        length.is_some()
+    /// Decides whether to collect this answer's body: if it says its length, that is short enough, and
+    /// the budget has room for it.
+    pub fn begin(&mut self, response: &ResponseHeader, budget: &Budget) -> bool {
+        self.length = headers::content_length(&response.headers).unwrap_or(usize::MAX);
+        self.share = (self.length <= HELD_MAX)
+            .then(|| budget.take(self.length))
+            .flatten();
+        self.collected = self.share.as_ref().map(|_| BytesMut::new());
+        self.share.is_some()
     }
 
     /// Keeps a piece back until the last one, which then is the whole body. An answer that came in
@@ -155,7 +198,7 @@ mod tests {
             .insert_header(header::CONTENT_LENGTH, length)
             .unwrap();
         let mut held = HeldResponse::default();
-        held.begin(&response);
+        held.begin(&response, &Budget::new(HELD_MAX));
         held
     }
 
@@ -175,12 +218,27 @@ mod tests {
     #[test]
     fn a_long_answer_or_one_of_unknown_length_passes() {
         let mut unknown = HeldResponse::default();
-        unknown.begin(&ResponseHeader::build(200, None).unwrap());
+        let response = ResponseHeader::build(200, None).unwrap();
+        assert!(!unknown.begin(&response, &Budget::new(usize::MAX)));
         for mut held in [held("262145"), unknown] {
             let mut first = piece("abc");
             held.collect(&mut first, false);
             assert_eq!(first, piece("abc"));
         }
+    }
+
+    #[test]
+    fn what_no_longer_fits_the_budget_passes_until_something_is_given_back() {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response
+            .insert_header(header::CONTENT_LENGTH, "60")
+            .unwrap();
+        let budget = Budget::new(100);
+        let (mut first, mut second) = (HeldResponse::default(), HeldResponse::default());
+        assert!(first.begin(&response, &budget));
+        assert!(!second.begin(&response, &budget));
+        drop(first);
+        assert!(second.begin(&response, &budget));
     }
 
     #[test]

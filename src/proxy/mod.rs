@@ -29,9 +29,14 @@ use crate::door::{ClientStream, Departures};
 use crate::routing::Routed;
 use crate::upstream::{BackendSocket, Upstream};
 
+use body::Budget;
+
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
 pub use fault::Fault;
+
+/// Answers held for slow clients, all together. Beyond, a slow client holds a slot.
+const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Before a request that failed for want of something of the proxy's own is tried again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -42,6 +47,7 @@ pub struct Proxy {
     departures: Arc<Departures>,
     access_log: AccessLog,
     phase: PhaseWatch,
+    held: Budget,
 }
 
 impl Proxy {
@@ -57,6 +63,7 @@ impl Proxy {
             departures,
             access_log,
             phase,
+            held: Budget::new(HELD_BYTES_MAX),
         }
     }
 
@@ -267,7 +274,7 @@ impl ProxyHttp for Proxy {
         } else if headers::has_no_body(&session.req_header().method, response) {
             attempt::end_work(session, context);
             return Ok(());
-        } else if !context.held.begin(response) {
+        } else if !context.held.begin(response, &self.held) {
             // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
         }
