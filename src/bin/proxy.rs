@@ -147,16 +147,8 @@ fn run(config: Config) -> Result<()> {
         "ready",
         lifecycle::announce_listening(phase, listeners),
     ));
-    server.add_service(task("threads", async move {
-        thread("departures", move || {
-            if let Err(error) = departures.run(departures_poll) {
-                tracing::error!(%error, "clients that leave while they wait go unnoticed");
-            }
-        });
-        thread("access-log", move || {
-            writer.into_iter().for_each(write_to_stdout)
-        });
-    }));
+    let threads = start_threads(departures, departures_poll, writer);
+    server.add_service(task("threads", threads));
     server.run(RunArgs { shutdown_signal });
     Ok(())
 }
@@ -195,8 +187,20 @@ async fn control_health(control: Control, file: HealthFile) {
     tokio::join!(health::watch(file, publish), control.run(events));
 }
 
-fn write_to_stdout(writer: AccessLogWriter) {
-    writer.run(std::io::stdout());
+/// For work that blocks.
+async fn start_threads(
+    departures: Arc<Departures>,
+    departures_poll: mio::Poll,
+    writer: Option<AccessLogWriter>,
+) {
+    thread("departures", move || {
+        if let Err(error) = departures.run(departures_poll) {
+            tracing::error!(%error, "clients that leave while they wait go unnoticed");
+        }
+    });
+    if let Some(writer) = writer {
+        thread("access-log", move || writer.run(std::io::stdout()));
+    }
 }
 
 /// Client and backend connections are as many as the system allows.
