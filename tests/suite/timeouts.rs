@@ -1,9 +1,67 @@
 //! Each timeout ends what it is for, and says so. Those of clients' headers, idle connections and writes
 //! are in `connections`, those of an answer's header and body in `slots` and `stalls`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Response, Units, backend, get, proxy, soon, until};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::harness::{
+    Client, Response, Server, Units, backend, free_port, get, proxy, soon, until,
+};
+
+/// A server that takes no connection: its accept queue is full, and the system drops whoever knocks.
+struct Deaf {
+    listener: TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+impl Deaf {
+    async fn start() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(taken) = timeout(100.millis(), TcpStream::connect(address)).await {
+            queue.push(taken.unwrap());
+        }
+        Self {
+            listener,
+            _queue: queue,
+        }
+    }
+}
+
+impl Server for Deaf {
+    fn name(&self) -> &str {
+        "deaf"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+}
+
+/// The default is one second.
+#[tokio::test]
+async fn a_backend_that_takes_no_connection_in_two_seconds_is_taken_out_then() {
+    let deaf = Deaf::start().await;
+    let lb = proxy()
+        .upstream("web", [&deaf])
+        .connect_timeout(2.secs())
+        .start()
+        .await;
+    let mut client = lb.connect().await;
+    let begun = Instant::now();
+    client.send(&get("/home")).await.unwrap();
+    until("it is taken out", 10.secs(), async || {
+        lb.backend_status("deaf").await["eligible"] == false
+    })
+    .await;
+    assert!(begun.elapsed() >= 1900.millis(), "{:?}", begun.elapsed());
+}
 
 /// The answer, which must come no earlier than `least` and soon after.
 async fn answer_after(client: &mut Client, method: &str, least: Duration) -> Response {

@@ -118,6 +118,11 @@ impl ProxyBuilder {
         self
     }
 
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.timeouts["connect"] = written(time);
+        self
+    }
+
     pub fn response_header_timeout(mut self, time: Duration) -> Self {
         self.timeouts["response_header"] = written(time);
         self
