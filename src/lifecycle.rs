@@ -129,10 +129,11 @@ pub fn log_to_stderr(default: &str) {
 /// each is connected to.
 pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
     // Port 0 is the system's choice, which nobody is told.
-    for mut address in listeners
+    for listener in listeners
         .into_iter()
         .filter(|listener| listener.port() != 0)
     {
+        let mut address = listener;
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -141,7 +142,7 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) 
         while TcpStream::connect(address).await.is_err() {
             sleep(LISTENING_STEP).await;
         }
-        info!(%address, "listening");
+        info!(address = %listener, "listening");
     }
     phase.advance(Phase::Running);
 }

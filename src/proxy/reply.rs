@@ -106,7 +106,8 @@ fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Valu
         "report": {
             "path": snapshot.config.health.file,
             "state": snapshot.health.state.name(),
-            "age_seconds": snapshot.health.seen.elapsed().as_secs(),
+            // Of the report in force; null if none was ever read.
+            "age_seconds": snapshot.health.report.as_ref().map(|_| snapshot.health.seen.elapsed().as_secs()),
         },
     }))
 }
@@ -130,11 +131,14 @@ fn as_text(fault: &Fault, details: &Option<Value>) -> String {
         );
     }
     if let Some(report) = details.get("report") {
+        let age = match report["age_seconds"].as_u64() {
+            Some(age) => format!("the report in force is {age} s old"),
+            None => "never read".into(),
+        };
         text += &format!(
-            "{}: {}, last changed {} s ago\n",
+            "{}: {}, {age}\n",
             report["path"].as_str().unwrap_or_default(),
             report["state"].as_str().unwrap_or_default(),
-            report["age_seconds"],
         );
     }
     text

@@ -325,12 +325,22 @@ impl Backend {
         if self.life().is_some() {
             return;
         }
-        let listener = TcpListener::bind(self.address())
-            .await
-            .expect("the port is kept for this backend");
+        let listener = self.listen().await;
         let (life, death) = watch::channel(());
         *self.life() = Some(life);
         tokio::spawn(serving::accept(Arc::clone(&self.shared), listener, death));
+    }
+
+    /// The port is this backend's. But a program that is being started at this moment has copies of all
+    /// our descriptors until its own code runs, that of a listener just closed among them.
+    async fn listen(&self) -> TcpListener {
+        let mut listener = None;
+        until("its port is free", 5.secs(), async || {
+            listener = TcpListener::bind(self.address()).await.ok();
+            listener.is_some()
+        })
+        .await;
+        listener.expect("waited for")
     }
 
     /// Waits until this many requests are in work.
