@@ -6,6 +6,8 @@
 
 /// What upstreams and backends are called.
 pub mod id;
+/// Where a backend listens.
+pub mod address;
 /// Decisions without a clock, a random source or I/O.
 pub mod policy;
 /// The health file: its format, writing it, watching it.

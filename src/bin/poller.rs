@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use maitred::address::Endpoint;
 use maitred::config::Config;
 use maitred::lifecycle;
 use maitred::poller::{self, Plan, Target};
@@ -65,13 +66,21 @@ fn plan(config: &Config) -> Plan {
         .flat_map(|upstream| &upstream.backends);
     Plan {
         file: config.health.file.clone(),
-        path: config.poller.path.clone(),
+        path: config
+            .poller
+            .probes
+            .values()
+            .next()
+            .map_or_else(|| "/ping".into(), |probe| probe.path.clone()),
         interval: config.poller.interval,
         timeout: config.poller.timeout,
         targets: backends
-            .map(|backend| Target {
-                name: backend.name.clone(),
-                address: backend.address,
+            .filter_map(|backend| match backend.address.endpoint() {
+                Some(Endpoint::Ip(address)) => Some(Target {
+                    name: backend.name.clone(),
+                    address,
+                }),
+                _ => None,
             })
             .collect(),
     }

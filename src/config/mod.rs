@@ -30,7 +30,7 @@ mod upstreams;
 
 pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
-pub use health::{HealthParams, PollerParams};
+pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use listeners::{AdminParams, ListenerParams};
 pub use server::ServerKeys;
 
@@ -180,9 +180,13 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (listeners, admin) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
     let health = health::read(ours.section("health"));
-    let poller = health::read_poller(ours.section("poller"));
+    let (mut poller, probe) = health::read_poller(ours.section("poller"));
     let access_log = access_log::read(ours.section("access_log"));
     let (upstreams, names) = upstreams::read(&mut ours);
+    let probes = upstreams
+        .iter()
+        .map(|one| (one.name.clone(), probe.clone()));
+    poller.probes = probes.collect();
     let routes = routes::read(&mut ours, &names);
     ours.finish();
     Some(Config {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::address::{Address, AddressError};
 use crate::id::BackendName;
 
 use super::section::{Read, nearest};
@@ -85,14 +86,11 @@ pub(super) fn bind(node: &Node) -> Result<SocketAddr, String> {
     address.ok_or_else(|| "an address such as 0.0.0.0:8080 or [::]:8080".into())
 }
 
-/// An IP address and a port to connect to.
-pub(super) fn peer(node: &Node) -> Result<SocketAddr, String> {
-    let address: Option<SocketAddr> = node.text().and_then(|text| text.parse().ok());
-    match address {
-        None => Err("an address such as 127.0.0.1:8081 or [::1]:8081".into()),
-        Some(address) if address.port() == 0 => Err("an address with a port in 1..=65535".into()),
-        Some(address) => Ok(address),
-    }
+/// Where a backend listens.
+pub(super) fn peer(node: &Node) -> Result<Address, String> {
+    let text = node.text().ok_or_else(|| AddressError::Form.to_string())?;
+    text.parse()
+        .map_err(|error: AddressError| error.to_string())
 }
 
 /// An IP address of one family, as it was written.

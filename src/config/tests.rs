@@ -6,6 +6,7 @@ use http::Method;
 use pingora::server::configuration::ServerConf;
 use proptest::prelude::*;
 
+use crate::health::{State, WhenMissing, WhenStale};
 use crate::routing::{HostMatch, PathMatch, Route};
 use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 
@@ -72,6 +73,8 @@ fn backend(name: &str, address: &str) -> BackendParams {
         name: name.into(),
         address: address.parse().unwrap(),
         max_in_flight: 1,
+        weight: 1,
+        state: State::Ready,
     }
 }
 
@@ -148,13 +151,23 @@ fn absent_keys_have_their_defaults() {
     assert_eq!(
         config.health,
         HealthParams {
-            file: "health_status.json".into()
+            file: "health_status.json".into(),
+            stale_after: Some(seconds(30)),
+            when_stale: WhenStale::Keep,
+            when_missing: WhenMissing::FailClosed,
+            max_flip_percent: 100,
+            confirm_after: seconds(30),
         }
     );
     let poller = PollerParams {
-        path: "/ping".into(),
         interval: seconds(10),
+        fast_interval: seconds(1),
         timeout: seconds(2),
+        jitter_percent: 0,
+        rise: 2,
+        fall: 2,
+        detail: false,
+        probes: [("demo".into(), ProbeParams::default())].into(),
     };
     assert_eq!(config.poller, poller);
     assert_eq!(
@@ -225,15 +238,15 @@ maitred:
     };
     assert_eq!(config.clients, clients);
     assert_eq!(config.health.file, Path::new("/run/health.json"));
-    let path = "/ping?deep=1".into();
-    assert_eq!(
-        config.poller,
-        PollerParams {
-            path,
-            interval: seconds(90),
-            timeout: seconds(90)
-        }
+    assert!(
+        config
+            .poller
+            .probes
+            .values()
+            .all(|probe| probe.path == "/ping?deep=1")
     );
+    assert_eq!(config.poller.interval, seconds(90));
+    assert_eq!(config.poller.timeout, seconds(90));
     assert_eq!(config.admin.bind.to_string(), "[::1]:9901");
     assert_eq!(config.access_log.format, AccessLogFormat::Off);
     let hosts: Vec<_> = config

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::Address;
+use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
 use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 
@@ -89,13 +90,11 @@ fn backend(value: &Value<'_>, taken: &mut Taken) -> Option<BackendParams> {
     if let Some(name) = &name {
         claim(&mut taken.names, name.clone(), name, "name", &section);
     }
-    if let Some(address) = address {
-        // `::ffff:127.0.0.1` is the same server as 127.0.0.1.
-        let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+    if let Some(address) = &address {
         claim(
             &mut taken.addresses,
-            canonical,
-            &address,
+            address.canonical(),
+            address,
             "address",
             &section,
         );
@@ -105,6 +104,8 @@ fn backend(value: &Value<'_>, taken: &mut Taken) -> Option<BackendParams> {
         name: name?,
         address: address?,
         max_in_flight,
+        weight: 1,
+        state: State::Ready,
     })
 }
 
@@ -112,7 +113,7 @@ fn backend(value: &Value<'_>, taken: &mut Taken) -> Option<BackendParams> {
 #[derive(Default)]
 struct Taken {
     names: HashMap<BackendName, Place>,
-    addresses: HashMap<SocketAddr, Place>,
+    addresses: HashMap<Address, Place>,
 }
 
 fn claim<T: Eq + Hash>(

@@ -10,10 +10,12 @@
 mod file;
 mod json;
 mod report;
+mod ruling;
 mod watch;
 mod writer;
 
 pub use file::{FileEvent, FileState, HealthFile};
-pub use report::{FILE_BYTES_MAX, Report, ReportError, Verdict};
+pub use report::{FILE_BYTES_MAX, Report, ReportError, State, Verdict};
+pub use ruling::{Ruling, Standing, WhenMissing, WhenStale};
 pub use watch::watch;
-pub use writer::write;
+pub use writer::{Judged, LockError, Writer, write};

@@ -21,12 +21,45 @@ pub struct Report {
 }
 
 /// What the health file says about one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether new requests may be sent there.
+    /// Whether it is well.
     pub healthy: bool,
     /// The writer's reason, for a person.
     pub reason: Option<Box<str>>,
+    /// Whether it may be given new requests while it is well.
+    pub state: State,
+    /// Its share of new requests, in `1..=1000`; `None`: as configured.
+    pub weight: Option<u32>,
+    /// How many requests it may serve at once, in `1..=10_000`; `None`: as configured.
+    pub max_in_flight: Option<u32>,
+}
+
+/// What an operator wants of a backend, whatever its health. Ordered from the least restrictive to the
+/// most: where two disagree, the greater wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// It serves while it is healthy.
+    #[default]
+    Ready,
+    /// It finishes what it has and gets no new requests. It is still pinged.
+    Drain,
+    /// As `Drain`, and it is not pinged.
+    Maint,
+}
+
+impl State {
+    /// Every state and its name in files.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("ready", Self::Ready),
+        ("drain", Self::Drain),
+        ("maint", Self::Maint),
+    ];
+
+    /// Its name in files: `ready`, `drain` or `maint`.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
 }
 
 /// Why a file is no report. All of them mean the same to the caller: keep the last good report, and
@@ -109,7 +142,7 @@ impl Verdict {
         match value {
             Json::Bool(healthy) => Ok(Self {
                 healthy: *healthy,
-                reason: None,
+                ..Self::default()
             }),
             Json::Object(fields) => Self::parse_fields(key, fields),
             other => Err(ReportError::WrongType {
@@ -130,7 +163,11 @@ impl Verdict {
             Some(Json::String(reason)) => Some(reason.as_str().into()),
             other => return Err(wrong_field(key, "reason", "a string", other)),
         };
-        Ok(Self { healthy, reason })
+        Ok(Self {
+            healthy,
+            reason,
+            ..Self::default()
+        })
     }
 }
 

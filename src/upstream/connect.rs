@@ -8,8 +8,9 @@
 //! connection rather than once per request saves two system calls a request.
 
 use std::io;
-use std::net;
+use std::net::{self, IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::SocketAddr as UnixAddress;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,9 +24,16 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::params::Timeouts;
+use crate::address::{Address, Endpoint};
+
+/// Addresses that are no server's (RFC 6666).
+const DISCARD_PREFIX: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0);
+
+/// Where a backend is whose name has not been resolved yet.
+const NOWHERE: net::SocketAddr = net::SocketAddr::new(IpAddr::V6(DISCARD_PREFIX), 0);
 
 /// A connection to a backend, kept open for as long as anyone holds it.
 #[derive(Clone, Debug)]
@@ -49,7 +57,8 @@ impl BackendSocket {
         let _ = shutdown(self, Shutdown::Write);
     }
 
-    /// The connection as a stream of its own, which keeps it open in place of `self`.
+    /// The connection as a stream of its own, which keeps it open in place of `self`. Of a Unix socket,
+    /// too: reading, writing and closing are the same system calls.
     pub(super) fn into_std(self) -> io::Result<net::TcpStream> {
         match Arc::try_unwrap(self.0) {
             Ok(descriptor) => Ok(descriptor.into()),
@@ -66,8 +75,9 @@ impl AsFd for BackendSocket {
 
 /// How Pingora is to reach a backend. Reads have no timeout here: one deadline of ours covers the
 /// response's header and each pause of its body, for less than a timer per read.
-pub(super) fn peer(address: net::SocketAddr, timeouts: &Timeouts) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
+pub(super) fn peer(endpoint: Option<&Endpoint>, timeouts: &Timeouts) -> HttpPeer {
+    let mut peer = HttpPeer::new(NOWHERE, false, String::new());
+    peer._address = socket_address(endpoint);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
@@ -75,24 +85,39 @@ pub(super) fn peer(address: net::SocketAddr, timeouts: &Timeouts) -> HttpPeer {
     peer
 }
 
+fn socket_address(endpoint: Option<&Endpoint>) -> SocketAddr {
+    let address = match endpoint {
+        Some(Endpoint::Ip(address)) => Some(SocketAddr::Inet(*address)),
+        // Fails only for a path that the configuration does not let pass.
+        Some(Endpoint::Unix(path)) => UnixAddress::from_pathname(path).ok().map(SocketAddr::Unix),
+        None => None,
+    };
+    address.unwrap_or(SocketAddr::Inet(NOWHERE))
+}
+
+/// The address by which the `LoadBalancer` tells the backend at `index` from the others of its
+/// upstream, whatever its name resolves to.
+pub(super) fn identity(index: usize, address: &Address) -> SocketAddr {
+    match address.endpoint() {
+        Some(endpoint) => socket_address(Some(&endpoint)),
+        None => {
+            let stand_in = u128::from(DISCARD_PREFIX) | index as u128;
+            SocketAddr::Inet(net::SocketAddr::from((Ipv6Addr::from(stand_in), 1)))
+        }
+    }
+}
+
 #[derive(Debug)]
-struct Connector;
+pub(super) struct Connector;
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let SocketAddr::Inet(address) = address else {
-            return Error::e_explain(ErrorType::InternalError, "only internet addresses so far");
-        };
-        let socket = TcpStream::connect(address)
+        let (mut stream, duplicate) = open(address)
             .await
             .map_err(|error| explain(error, address))?;
-        let duplicate = socket
-            .as_fd()
-            .try_clone_to_owned()
-            .or_err(ErrorType::InternalError, "duplicating a descriptor")?;
+        let duplicate = duplicate.or_err(ErrorType::InternalError, "duplicating a descriptor")?;
         let response = ResponseHeader::build(200, Some(0))?;
-        let mut stream = Stream::from(socket);
         stream.set_proxy_digest(ProxyDigest::new(
             Box::new(response),
             Some(Box::new(BackendSocket::new(duplicate))),
@@ -101,8 +126,26 @@ impl Connect for Connector {
     }
 }
 
+/// A connection, and a duplicate of its descriptor.
+async fn open(address: &SocketAddr) -> io::Result<(Stream, io::Result<OwnedFd>)> {
+    match address {
+        SocketAddr::Inet(NOWHERE) => Err(Errno::HOSTUNREACH.into()),
+        SocketAddr::Inet(address) => {
+            let socket = TcpStream::connect(address).await?;
+            let duplicate = socket.as_fd().try_clone_to_owned();
+            Ok((socket.into(), duplicate))
+        }
+        SocketAddr::Unix(address) => {
+            let path = address.as_pathname().ok_or(Errno::INVAL)?;
+            let socket = UnixStream::connect(path).await?;
+            let duplicate = socket.as_fd().try_clone_to_owned();
+            Ok((socket.into(), duplicate))
+        }
+    }
+}
+
 /// An error whose type says whose fault it is.
-fn explain(error: io::Error, address: &net::SocketAddr) -> Box<Error> {
+fn explain(error: io::Error, address: &SocketAddr) -> Box<Error> {
     Error::because(kind(&error), format!("connecting to {address}"), error)
 }
 
@@ -135,7 +178,7 @@ mod tests {
 
     #[test]
     fn running_out_of_descriptors_is_not_the_backends_fault() {
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = SocketAddr::Inet("127.0.0.1:1".parse().unwrap());
         let own = explain(io::Error::from(Errno::MFILE), &address);
         let refused = explain(io::Error::from(Errno::CONNREFUSED), &address);
         assert!(!is_backends_fault(&own));

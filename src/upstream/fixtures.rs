@@ -1,12 +1,13 @@
 //! What the tests of this module start from.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::{BackendParams, QueueParams, Timeouts, Upstream, UpstreamParams};
-use crate::health::Report;
+use crate::health::{Report, State};
 
 /// An upstream of backends `0`, `1`, … with this many slots each, all healthy.
 pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
@@ -16,8 +17,10 @@ pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
         .enumerate()
         .map(|(index, slots)| BackendParams {
             name: index.to_string().as_str().into(),
-            address: ([127, 0, 0, 1], 1000 + index as u16).into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1000 + index as u16)).into(),
             max_in_flight: *slots,
+            weight: 1,
+            state: State::Ready,
         });
     let upstream = Upstream::new(UpstreamParams {
         name: "test".into(),

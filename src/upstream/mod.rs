@@ -30,12 +30,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use pingora::Error;
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
+use crate::address::Endpoint;
 use crate::health::Report;
 use crate::id::BackendName;
 
@@ -78,11 +79,21 @@ pub enum Arrival {
 /// One server of an upstream: what is fixed, and what it has done.
 pub struct Backend {
     params: BackendParams,
-    peer: HttpPeer,
+    location: ArcSwap<Location>,
     served: AtomicU64,
     failed: AtomicU64,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
+}
+
+/// Where a backend is reached at the moment. Immutable; another takes its place.
+#[derive(Debug)]
+pub struct Location {
+    /// `None`: its name was never resolved.
+    pub endpoint: Option<Endpoint>,
+    /// Why the last try to resolve its name failed; the endpoint is then the last good one.
+    pub problem: Option<String>,
+    peer: HttpPeer,
 }
 
 /// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
@@ -91,9 +102,15 @@ const BROKEN_OFF_MAX: u32 = 1;
 
 impl Backend {
     fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
+        let endpoint = params.address.endpoint();
+        let location = Location {
+            peer: connect::peer(endpoint.as_ref(), &upstream.timeouts),
+            endpoint,
+            problem: None,
+        };
         Self {
             params: params.clone(),
-            peer: connect::peer(params.address, &upstream.timeouts),
+            location: ArcSwap::from_pointee(location),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             broken_off: AtomicU32::new(0),
@@ -105,9 +122,9 @@ impl Backend {
         &self.params.name
     }
 
-    /// How Pingora reaches it, every timeout set. To be cloned for an attempt.
-    pub fn peer(&self) -> &HttpPeer {
-        &self.peer
+    /// How Pingora reaches it, every timeout set.
+    pub fn peer(&self) -> HttpPeer {
+        self.location.load().peer.clone()
     }
 
     /// Counts an attempt that ended here, well or badly.
@@ -167,10 +184,9 @@ impl Upstream {
             .collect();
         let rotation = Arc::new(Rotation::new(backends.len()));
         let now = Instant::now();
-        let accounts = params
-            .backends
-            .iter()
-            .map(|backend| Account::new(target(backend), backend.max_in_flight, now))
+        let accounts = targets(&params.backends)
+            .zip(&params.backends)
+            .map(|(target, backend)| Account::new(target, backend.max_in_flight, now))
             .collect();
         let slots = Slots::new(
             accounts,
@@ -304,23 +320,26 @@ fn balancer(
     rotation: &Arc<Rotation>,
     report: Arc<Report>,
 ) -> LoadBalancer<RoundRobin> {
-    let discovery = Static::new(backends.iter().map(target).collect());
+    let discovery = Static::new(targets(backends).collect());
     let mut balancer =
         LoadBalancer::from_backends_with_config(Backends::new(discovery), Some(rotation.clone()));
     balancer.set_health_check(Box::new(ReportHealth::new(report)));
     balancer
 }
 
-/// A backend as the `LoadBalancer` knows it. The weight is part of Pingora's identity of a backend,
-/// so it stays 1: a changed one would be another backend, with its health forgotten.
-fn target(params: &BackendParams) -> Target {
-    let mut ext = Extensions::new();
-    ext.insert(params.name.clone());
-    Target {
-        addr: SocketAddr::Inet(params.address),
-        weight: 1,
-        ext,
-    }
+/// The backends as the `LoadBalancer` knows them, in configuration order. The weight is part of
+/// Pingora's identity of a backend, so it stays 1: a changed one would be another backend, with its
+/// health forgotten. The address is, too: so a host name has a stand-in that does not change.
+fn targets(backends: &[BackendParams]) -> impl Iterator<Item = Target> {
+    backends.iter().enumerate().map(|(index, params)| {
+        let mut ext = Extensions::new();
+        ext.insert(params.name.clone());
+        Target {
+            addr: connect::identity(index, &params.address),
+            weight: 1,
+            ext,
+        }
+    })
 }
 
 /// Wakes requests that were called, outside the lock.

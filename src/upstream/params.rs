@@ -1,8 +1,9 @@
 //! What the configuration says of an upstream. Immutable; a reload replaces it whole.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::Address;
+use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
 
 /// A group of backends that serve the same thing, with one queue.
@@ -54,7 +55,11 @@ pub struct BackendParams {
     /// Unique in the whole configuration.
     pub name: BackendName,
     /// Where it listens. Unique in the whole configuration: a slot has one owner.
-    pub address: SocketAddr,
-    /// How many requests it may serve at once; 1 or more.
+    pub address: Address,
+    /// How many requests it may serve at once, in `1..=10_000`; the health file may say otherwise.
     pub max_in_flight: u32,
+    /// Its share of new requests, in `1..=1000`; the health file may say otherwise.
+    pub weight: u32,
+    /// What the operator wants of it; the health file may be more restrictive, not less.
+    pub state: State,
 }

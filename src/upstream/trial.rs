@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
+use pingora::connectors::l4::Connect as _;
+use pingora::upstreams::peer::Peer as _;
 use tokio::time::{sleep, timeout};
 
+use super::connect::Connector;
 use super::{BackendIndex, Upstream, wake};
 use crate::policy::backoff;
 
@@ -48,8 +50,8 @@ fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)>
 }
 
 async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
-    let address = upstream.backend(index).params.address;
-    let connection = TcpStream::connect(address);
+    let peer = upstream.backend(index).peer();
+    let connection = Connector.connect(peer.address());
     matches!(
         timeout(upstream.params.timeouts.connect, connection).await,
         Ok(Ok(_))
