@@ -7,10 +7,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Admin;
-use crate::control::Snapshot;
+use crate::control::ReportStatus;
 use crate::health::FileState;
 use crate::id::{BackendName, UpstreamName};
-use crate::upstream::{BackendView, Upstream};
+use crate::upstream::{Backend, BackendView, Upstream};
 
 /// `/api/v1/status`.
 #[derive(Serialize)]
@@ -22,32 +22,55 @@ pub(super) struct Status {
     upstreams: BTreeMap<UpstreamName, UpstreamStatus>,
 }
 
+/// The health file.
 #[derive(Serialize)]
 struct Report {
     path: PathBuf,
-    /// `ok`, `missing` or `corrupt`.
+    /// `ok`, `stale`, `missing` or `corrupt`. In all of them but `ok`, the last good report is still known.
     state: &'static str,
-    /// Since the file was last seen to be written.
-    age_seconds: f64,
+    /// Older than `health.stale_after`.
+    stale: bool,
+    /// Since the file was last seen to be written; null before there was one.
+    age_seconds: Option<f64>,
     /// What is wrong with it.
     problem: Option<String>,
+    /// How long the last change took to be in force; null before the first.
+    in_force: Option<InForceStatus>,
+}
+
+#[derive(Serialize)]
+struct InForceStatus {
+    /// From the change of the file, by the file system's time stamp: its steps are some milliseconds,
+    /// and this is up to one step too long.
+    since_change_seconds: Option<f64>,
+    /// From the moment at which the proxy was told.
+    since_notice_seconds: f64,
 }
 
 #[derive(Serialize)]
 struct UpstreamStatus {
     /// Requests that wait for a slot.
     waiting: usize,
+    /// For how long the report has been held back, because it turns too many backends sick at once.
+    held_seconds: Option<f64>,
     backends: BTreeMap<BackendName, BackendStatus>,
 }
 
 #[derive(Serialize)]
 struct BackendStatus {
+    /// As configured.
     address: String,
+    /// What a host name stands for, null if it was never resolved; absent for other addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved: Option<Resolved>,
     eligible: bool,
     /// Why it may not be chosen.
     why_not: Option<String>,
+    /// The file says one thing, the requests show another.
+    disagrees: bool,
     /// Since its eligibility changed.
     since_seconds: f64,
+    weight: u32,
     max_in_flight: u32,
     /// Slots taken, abandoned ones included.
     in_flight: u32,
@@ -59,64 +82,90 @@ struct BackendStatus {
     failed: u64,
 }
 
+/// Where a host name leads.
+#[derive(Serialize)]
+struct Resolved {
+    endpoint: Option<String>,
+    /// Why it stands for no server now; the endpoint is then the last good one.
+    problem: Option<String>,
+}
+
 impl Admin {
     pub(super) fn status(&self) -> Status {
         let snapshot = self.current.load_full();
         let upstreams = snapshot
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), upstream_status(&snapshot, upstream)))
+            .map(|(name, upstream)| {
+                let held = snapshot.report.held.get(name).copied();
+                (name.clone(), upstream_status(upstream, held))
+            })
             .collect();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             state: self.phase.now().name(),
-            report: report(&snapshot),
+            report: report(&snapshot.report, snapshot.config.health.file.clone()),
             upstreams,
         }
     }
 }
 
-fn report(snapshot: &Snapshot) -> Report {
-    let health = &snapshot.health;
+fn report(status: &ReportStatus, path: PathBuf) -> Report {
     Report {
-        path: snapshot.config.health.file.clone(),
-        state: health.state.name(),
-        age_seconds: seconds_since(health.seen),
-        problem: match &health.state {
+        path,
+        state: status.name(),
+        stale: status.is_stale,
+        age_seconds: status.age().map(|age| age.as_secs_f64()),
+        problem: match &status.event.state {
             FileState::Corrupt { problem } => Some(problem.clone()),
             FileState::Ok | FileState::Missing => None,
         },
+        in_force: status.in_force.map(|in_force| InForceStatus {
+            since_change_seconds: in_force.since_change.map(|time| time.as_secs_f64()),
+            since_notice_seconds: in_force.since_notice.as_secs_f64(),
+        }),
     }
 }
 
-fn upstream_status(snapshot: &Snapshot, upstream: &Upstream) -> UpstreamStatus {
+fn upstream_status(upstream: &Upstream, held: Option<Instant>) -> UpstreamStatus {
+    let view = upstream.view();
+    let backends = view.backends.iter();
     UpstreamStatus {
-        waiting: upstream.waiting(),
-        backends: upstream
-            .view()
-            .iter()
-            .map(|backend| {
-                (
-                    backend.params.name.clone(),
-                    backend_status(snapshot, backend),
-                )
-            })
+        waiting: view.waiting,
+        held_seconds: held.map(seconds_since),
+        backends: backends
+            .map(|view| (view.backend.name().clone(), backend_status(view)))
             .collect(),
     }
 }
 
-fn backend_status(snapshot: &Snapshot, backend: &BackendView<'_>) -> BackendStatus {
+fn backend_status(view: &BackendView<'_>) -> BackendStatus {
+    let params = view.backend.params();
     BackendStatus {
-        address: backend.params.address.to_string(),
-        eligible: backend.is_eligible(),
-        why_not: snapshot.ineligible(backend).map(|why| why.to_string()),
-        since_seconds: seconds_since(backend.since),
-        max_in_flight: backend.params.max_in_flight,
-        in_flight: backend.in_flight,
-        abandoned: backend.abandoned,
-        served: backend.served,
-        failed: backend.failed,
+        address: params.address.to_string(),
+        resolved: resolved(view.backend),
+        eligible: view.is_eligible(),
+        why_not: view.why_not.as_ref().map(ToString::to_string),
+        disagrees: view.disagrees,
+        since_seconds: seconds_since(view.since),
+        weight: view.weight,
+        max_in_flight: view.max_in_flight,
+        in_flight: view.in_flight,
+        abandoned: view.abandoned,
+        served: view.backend.served(),
+        failed: view.backend.failed(),
     }
+}
+
+fn resolved(backend: &Backend) -> Option<Resolved> {
+    if backend.params().address.endpoint().is_some() {
+        return None;
+    }
+    let location = backend.location();
+    Some(Resolved {
+        endpoint: location.endpoint.as_ref().map(ToString::to_string),
+        problem: location.problem.clone(),
+    })
 }
 
 fn seconds_since(instant: Instant) -> f64 {

@@ -91,9 +91,7 @@ fn run(config: Config) -> Result<()> {
     raise_open_file_limit();
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
-    let control = tokio::runtime::Builder::new_current_thread()
-        .build()?
-        .block_on(Control::start(config.clone(), file.latest().clone()));
+    let control = start_control(config.clone(), &file)?;
     let current = control.current();
     let connections = Connections::new();
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
@@ -151,6 +149,17 @@ fn run(config: Config) -> Result<()> {
     server.add_service(task("threads", threads));
     server.run(RunArgs { shutdown_signal });
     Ok(())
+}
+
+/// Decides everything once, before Pingora and its threads are there.
+fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let control = runtime.block_on(Control::start(config, file.latest().clone()));
+    // Not waiting for a resolver that hangs.
+    runtime.shutdown_background();
+    Ok(control)
 }
 
 /// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so

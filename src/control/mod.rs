@@ -1,33 +1,46 @@
 //! The single writer: events in, one immutable snapshot out.
 //!
-//! One task applies what changes (so far: the health file) and publishes one [`Snapshot`]; a request
-//! loads it once. Invariant: nothing that a request can see is cleared and filled again.
+//! One task applies what changes (the health file, its age, the addresses of host names) and
+//! publishes one [`Snapshot`]; a request loads it once. Invariant: nothing that a request can see is
+//! cleared and filled again.
 
+mod caution;
+mod judgement;
 mod phase;
+mod resolver;
 mod snapshot;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use crate::config::Config;
 use crate::health::FileEvent;
 
+use judgement::Judgement;
+
 pub use phase::{Phase, PhaseSwitch, PhaseWatch};
-pub use snapshot::{Current, Ineligible, Snapshot};
+pub use snapshot::{Current, ReportStatus, Snapshot};
 
 /// Applies events, one after the other.
 pub struct Control {
     current: Current,
+    judgement: Judgement,
 }
 
 impl Control {
-    /// Everything as the configuration and the first look at the health file say.
+    /// Everything as the configuration, the first look at the health file and the resolver say. Needs
+    /// a tokio runtime with time.
     pub async fn start(config: Arc<Config>, health: FileEvent) -> Self {
         let snapshot = Snapshot::new(config, health);
-        apply(&snapshot).await;
+        resolver::round(&snapshot.upstreams).await;
+        let mut judgement = Judgement::new(&snapshot);
+        let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
-            current: Current::new(snapshot),
+            current: Current::new(snapshot.with_report(report)),
+            judgement,
         }
     }
 
@@ -36,34 +49,36 @@ impl Control {
         self.current.clone()
     }
 
-    /// Puts each change of the health file in force, until nobody watches the file any more.
-    pub async fn run(self, mut health: watch::Receiver<FileEvent>) {
-        while health.changed().await.is_ok() {
+    /// Puts each change in force, until nobody watches the health file any more.
+    pub async fn run(self, health: watch::Receiver<FileEvent>) {
+        let upstreams = self.current.load_full().upstreams.clone();
+        tokio::select! {
+            () = self.obey(health) => {}
+            () = async {
+                resolver::run(upstreams).await;
+                std::future::pending().await
+            } => {}
+        }
+    }
+
+    async fn obey(mut self, mut health: watch::Receiver<FileEvent>) {
+        loop {
+            let due = self.judgement.due(&self.current.load().report.event);
+            tokio::select! {
+                changed = health.changed() => if changed.is_err() { return },
+                () = at(due) => {}
+            }
             let event = health.borrow_and_update().clone();
             let old = self.current.load_full();
-            let is_same = same_report(&old.health, &event);
-            let snapshot = old.with_health(event);
-            if !is_same {
-                apply(&snapshot).await;
-            }
-            self.current.store(snapshot);
+            let report = self.judgement.apply(&old, &event).await;
+            self.current.store(old.with_report(report));
         }
     }
 }
 
-/// Whether nothing changed but the time: the poller writes the file each round.
-fn same_report(old: &FileEvent, new: &FileEvent) -> bool {
-    match (&old.report, &new.report) {
-        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-/// Tells every upstream what the report in force says. Before the first one, nobody is healthy.
-async fn apply(snapshot: &Snapshot) {
-    let report = snapshot.health.report.clone().unwrap_or_default();
-    for upstream in snapshot.upstreams.values() {
-        upstream.apply(&report).await;
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,8 +1,9 @@
-//! What is in force: configuration, routes, upstreams and the report, as one value.
+//! What is in force: configuration, routes, upstreams and what is known of the health file, as one
+//! value.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -10,7 +11,7 @@ use crate::config::Config;
 use crate::health::FileEvent;
 use crate::id::UpstreamName;
 use crate::routing::Router;
-use crate::upstream::{BackendView, Upstream};
+use crate::upstream::Upstream;
 
 /// Everything that a request is decided by. Immutable; the upstreams in it are live.
 pub struct Snapshot {
@@ -20,12 +21,62 @@ pub struct Snapshot {
     pub router: Arc<Router>,
     /// Its upstreams.
     pub upstreams: Arc<BTreeMap<UpstreamName, Arc<Upstream>>>,
-    /// The health file and the report in force.
-    pub health: FileEvent,
+    /// The health file.
+    pub report: ReportStatus,
+}
+
+/// What is known of the health file and what was made of it.
+#[derive(Clone, Debug)]
+pub struct ReportStatus {
+    /// The file and the last good report.
+    pub event: FileEvent,
+    /// The report is older than `stale_after`.
+    pub is_stale: bool,
+    /// The upstreams for which the report is held back, and since when.
+    pub held: BTreeMap<UpstreamName, Instant>,
+    /// How long the last change took; `None` before the first.
+    pub in_force: Option<InForce>,
+}
+
+/// How long a change of the health file took until every decision was made by it.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce {
+    /// From the change of the file (by the time stamp that the file system gave it, whose steps are
+    /// some milliseconds; so up to one step too long). `None` where the clocks contradict each other.
+    pub since_change: Option<Duration>,
+    /// From the moment at which the proxy was told of it.
+    pub since_notice: Duration,
+}
+
+impl InForce {
+    pub(super) fn since(event: &FileEvent, now: Instant, clock: SystemTime) -> Self {
+        Self {
+            since_change: event
+                .changed
+                .and_then(|changed| clock.duration_since(changed).ok()),
+            since_notice: now.saturating_duration_since(event.noticed),
+        }
+    }
+}
+
+impl ReportStatus {
+    /// For machines: `stale`, else the state of the file.
+    pub fn name(&self) -> &'static str {
+        match self.event.state.name() {
+            "ok" if self.is_stale => "stale",
+            other => other,
+        }
+    }
+
+    /// How old the report in force is; `None` without one.
+    pub fn age(&self) -> Option<Duration> {
+        let age = self.event.age(Instant::now());
+        self.event.report.as_ref().map(|_| age)
+    }
 }
 
 impl Snapshot {
-    pub(super) fn new(config: Arc<Config>, health: FileEvent) -> Self {
+    pub(super) fn new(config: Arc<Config>, event: FileEvent) -> Self {
         let upstreams = config
             .upstreams
             .iter()
@@ -35,58 +86,21 @@ impl Snapshot {
             router: Arc::new(Router::new(config.routes.clone())),
             upstreams: Arc::new(upstreams),
             config,
-            health,
+            report: ReportStatus {
+                event,
+                is_stale: false,
+                held: BTreeMap::new(),
+                in_force: None,
+            },
         }
     }
 
-    pub(super) fn with_health(&self, health: FileEvent) -> Self {
+    pub(super) fn with_report(&self, report: ReportStatus) -> Self {
         Self {
             config: self.config.clone(),
             router: self.router.clone(),
             upstreams: self.upstreams.clone(),
-            health,
-        }
-    }
-
-    /// Why a backend may not be chosen; `None` if it may.
-    pub fn ineligible(&self, backend: &BackendView<'_>) -> Option<Ineligible> {
-        if backend.is_eligible() {
-            return None;
-        }
-        if backend.healthy {
-            return Some(Ineligible::Refuses);
-        }
-        let report = self.health.report.as_ref();
-        let verdict = report.and_then(|report| report.verdict(backend.params.name.as_str()));
-        Some(match verdict {
-            Some(verdict) => Ineligible::Sick(verdict.reason.clone()),
-            None if report.is_some() => Ineligible::Unnamed,
-            None => Ineligible::NoReport,
-        })
-    }
-}
-
-/// Why a backend may not be chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ineligible {
-    /// No health file was read yet.
-    NoReport,
-    /// The report does not name it.
-    Unnamed,
-    /// The report calls it sick, perhaps with a reason.
-    Sick(Option<Box<str>>),
-    /// It refuses connections.
-    Refuses,
-}
-
-impl fmt::Display for Ineligible {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoReport => formatter.write_str("no health file was read yet"),
-            Self::Unnamed => formatter.write_str("the health file does not name it"),
-            Self::Sick(None) => formatter.write_str("the health file says false"),
-            Self::Sick(Some(reason)) => write!(formatter, "the health file says false: {reason}"),
-            Self::Refuses => formatter.write_str("it refuses connections"),
+            report,
         }
     }
 }

@@ -65,6 +65,17 @@ pub struct FileEvent {
     /// The modification time of the file that `report` was read from; `None` without a report, or
     /// where the file system has no such time.
     pub modified: Option<SystemTime>,
+    /// TEMPORARY
+    pub changed: Option<SystemTime>,
+    /// TEMPORARY
+    pub noticed: Instant,
+}
+
+impl FileEvent {
+    /// TEMPORARY
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.seen)
+    }
 }
 
 /// The health file as far as it has been read.
@@ -148,6 +159,8 @@ impl HealthFile {
             report: None,
             seen: now,
             modified: None,
+            changed: None,
+            noticed: now,
         };
         let mut file = Self {
             path,

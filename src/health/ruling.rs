@@ -98,18 +98,33 @@ impl Ruling {
 
     /// Whether the two were made from the same report (not an equal one) under the same policy.
     pub fn is_same(&self, other: &Self) -> bool {
-        let same_report = match (&self.report, &other.report) {
+        let is_same_report = match (&self.report, &other.report) {
             (Some(left), Some(right)) => Arc::ptr_eq(left, right),
             (None, None) => true,
             _ => false,
         };
-        same_report && self.policy == other.policy
+        is_same_report && self.policy == other.policy
+    }
+
+    /// Whether the two were made from different reports.
+    pub fn differs_in_report(&self, other: &Self) -> bool {
+        let both = self.report.as_ref().zip(other.report.as_ref());
+        both.is_some_and(|(left, right)| !Arc::ptr_eq(left, right))
     }
 
     /// What the report says about a backend, for `weight` and `max_in_flight`, which hold however old
     /// it is.
     pub fn verdict(&self, name: &str) -> Option<&Verdict> {
         self.report.as_ref()?.verdict(name)
+    }
+
+    /// Whether a backend counts as well, whatever its state.
+    pub fn is_healthy(&self, name: &str) -> bool {
+        match self.policy {
+            Policy::AsReported => self.verdict(name).is_some_and(|verdict| verdict.healthy),
+            Policy::FailOpen => true,
+            Policy::FailClosed => false,
+        }
     }
 
     /// Where a backend stands. A state that keeps requests from it is a command and not a

@@ -93,7 +93,7 @@ fn tell(work: &Work, fault: &Fault) {
     let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
         return;
     };
-    lease.backend().count(false);
+    lease.backend().count_failed();
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         lease.upstream().broke_off(lease.index());
     }

@@ -83,9 +83,11 @@ impl Context {
     /// The backend's last byte was read: its slot is free, before the client has read anything.
     /// Returns the connection, which is not.
     pub(super) fn work_done(&mut self) -> Option<BackendSocket> {
-        self.record.served = self.record.sent.map(|sent| sent.elapsed());
+        let now = Instant::now();
+        self.record.served = self.record.sent.map(|sent| now - sent);
         let work = self.work.as_mut()?;
-        work.lease().inspect(|lease| lease.backend().count(true));
+        work.lease()
+            .inspect(|lease| lease.backend().count_served(now));
         work.done()
     }
 }

@@ -92,12 +92,13 @@ fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Valu
     }
     let backends: serde_json::Map<_, _> = upstream
         .view()
+        .backends
         .iter()
-        .filter_map(|backend| {
-            let why_not = snapshot.ineligible(backend)?.to_string();
-            let since_seconds = backend.since.elapsed().as_secs();
+        .filter_map(|view| {
+            let why_not = view.why_not.as_ref()?.to_string();
+            let since_seconds = view.since.elapsed().as_secs();
             let entry = json!({ "why_not": why_not, "since_seconds": since_seconds });
-            Some((backend.params.name.to_string(), entry))
+            Some((view.backend.name().to_string(), entry))
         })
         .collect();
     Some(json!({
@@ -105,9 +106,9 @@ fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Valu
         "backends": backends,
         "report": {
             "path": snapshot.config.health.file,
-            "state": snapshot.health.state.name(),
+            "state": snapshot.report.name(),
             // Of the report in force; null if none was ever read.
-            "age_seconds": snapshot.health.report.as_ref().map(|_| snapshot.health.seen.elapsed().as_secs()),
+            "age_seconds": snapshot.report.age().map(|age| age.as_secs()),
         },
     }))
 }

@@ -85,6 +85,11 @@ pub(super) fn peer(endpoint: Option<&Endpoint>, timeouts: &Timeouts) -> HttpPeer
     peer
 }
 
+/// Makes the next connections go elsewhere.
+pub(super) fn move_to(peer: &mut HttpPeer, endpoint: &Endpoint) {
+    peer._address = socket_address(Some(endpoint));
+}
+
 fn socket_address(endpoint: Option<&Endpoint>) -> SocketAddr {
     let address = match endpoint {
         Some(Endpoint::Ip(address)) => Some(SocketAddr::Inet(*address)),

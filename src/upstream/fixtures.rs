@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::{BackendParams, QueueParams, Timeouts, Upstream, UpstreamParams};
-use crate::health::{Report, State};
+use crate::health::{Report, Ruling, State};
 
 /// An upstream of backends `0`, `1`, … with this many slots each, all healthy.
 pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
@@ -47,8 +47,13 @@ pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
 pub(super) fn report(upstream: &Upstream, healthy: &[bool]) {
     let verdicts: BTreeMap<_, _> = healthy.iter().enumerate().collect();
     let text = serde_json::to_vec(&verdicts).unwrap();
-    let report = Arc::new(Report::parse(&text).unwrap());
-    let mut apply = std::pin::pin!(upstream.apply(&report));
+    rule(upstream, &text);
+}
+
+/// Puts what a health file says in force.
+pub(super) fn rule(upstream: &Upstream, text: &[u8]) {
+    let ruling = Arc::new(Ruling::fresh(Arc::new(Report::parse(text).unwrap())));
+    let mut apply = std::pin::pin!(upstream.apply(&ruling));
     let applied = apply.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(applied.is_ready(), "applying a report waits for nothing");
 }

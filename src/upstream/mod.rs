@@ -6,6 +6,7 @@
 //! outdated report. [`Work`] ties a lease to the connection, because a slot belongs to the
 //! backend's work and not to our request.
 
+mod backend;
 mod connect;
 #[cfg(test)]
 mod fixtures;
@@ -23,32 +24,30 @@ mod sync;
 #[cfg(not(feature = "shuttle"))]
 mod tests;
 mod trial;
+mod view;
 mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use pingora::Error;
-use pingora::upstreams::peer::HttpPeer;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
-use crate::address::Endpoint;
-use crate::health::Report;
-use crate::id::BackendName;
+use crate::health::{Ruling, Verdict};
 
+pub use backend::{Backend, Location};
 pub use connect::BackendSocket;
 pub use lease::{Lease, LeaseWatch, Turn};
 pub use params::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 pub use queue::Ticket;
+pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
 
-use health_check::ReportHealth;
+use health_check::{Identity, RulingHealth};
 use selection::{Rotation, RoundRobin};
-use slots::{Account, Slots};
+use slots::{Edition, Slots, Terms};
 use sync::Mutex;
 
 /// A backend's place in its upstream's configuration order.
@@ -58,7 +57,7 @@ pub struct BackendIndex(usize);
 /// Why a request got no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The report calls every backend sick, or names none of them.
+    /// The report admits nobody: it calls every backend sick, or names none of them.
     NoneEligible,
     /// The queue is full.
     QueueFull,
@@ -76,102 +75,17 @@ pub enum Arrival {
     Refused(Refusal),
 }
 
-/// One server of an upstream: what is fixed, and what it has done.
-pub struct Backend {
-    params: BackendParams,
-    location: ArcSwap<Location>,
-    served: AtomicU64,
-    failed: AtomicU64,
-    /// Fresh connections in a row that it closed without a byte of an answer.
-    broken_off: AtomicU32,
-}
-
-/// Where a backend is reached at the moment. Immutable; another takes its place.
-#[derive(Debug)]
-pub struct Location {
-    /// `None`: its name was never resolved.
-    pub endpoint: Option<Endpoint>,
-    /// Why the last try to resolve its name failed; the endpoint is then the last good one.
-    pub problem: Option<String>,
-    peer: HttpPeer,
-}
-
-/// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
-/// a restart.
-const BROKEN_OFF_MAX: u32 = 1;
-
-impl Backend {
-    fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
-        let endpoint = params.address.endpoint();
-        let location = Location {
-            peer: connect::peer(endpoint.as_ref(), &upstream.timeouts),
-            endpoint,
-            problem: None,
-        };
-        Self {
-            params: params.clone(),
-            location: ArcSwap::from_pointee(location),
-            served: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            broken_off: AtomicU32::new(0),
-        }
-    }
-
-    /// What it is called in configuration and health file.
-    pub fn name(&self) -> &BackendName {
-        &self.params.name
-    }
-
-    /// How Pingora reaches it, every timeout set.
-    pub fn peer(&self) -> HttpPeer {
-        self.location.load().peer.clone()
-    }
-
-    /// Counts an attempt that ended here, well or badly.
-    pub fn count(&self, served: bool) {
-        let counter = if served {
-            self.broken_off.store(0, Relaxed);
-            &self.served
-        } else {
-            &self.failed
-        };
-        counter.fetch_add(1, Relaxed);
-    }
-}
+/// How many changed backends one change of health logs by name.
+const LOGGED_MAX: usize = 20;
 
 /// A group of backends with one queue. Live: it outlives every health change.
 pub struct Upstream {
     params: UpstreamParams,
     backends: Vec<Backend>,
+    /// The same backends as the `LoadBalancer` knows them.
+    targets: Box<[Target]>,
     rotation: Arc<Rotation>,
     slots: Mutex<Slots>,
-}
-
-/// One backend as the status shows it.
-pub struct BackendView<'a> {
-    /// What the configuration says of it.
-    pub params: &'a BackendParams,
-    /// The report calls it healthy.
-    pub healthy: bool,
-    /// Taken out because it refused connections.
-    pub ejected: bool,
-    /// When its eligibility changed last.
-    pub since: Instant,
-    /// Slots taken, abandoned ones included.
-    pub in_flight: u32,
-    /// Slots of requests that we gave up on and the backend has not let go.
-    pub abandoned: u32,
-    /// Attempts that it answered.
-    pub served: u64,
-    /// Attempts that failed on it.
-    pub failed: u64,
-}
-
-impl BackendView<'_> {
-    /// It may be chosen, once it has a free slot.
-    pub fn is_eligible(&self) -> bool {
-        self.healthy && !self.ejected
-    }
 }
 
 impl Upstream {
@@ -180,23 +94,27 @@ impl Upstream {
         let backends: Vec<_> = params
             .backends
             .iter()
-            .map(|b| Backend::new(b, &params))
+            .map(|backend| Backend::new(backend, &params))
             .collect();
-        let rotation = Arc::new(Rotation::new(backends.len()));
-        let now = Instant::now();
-        let accounts = targets(&params.backends)
-            .zip(&params.backends)
-            .map(|(target, backend)| Account::new(target, backend.max_in_flight, now))
+        let targets = params.backends.iter().enumerate();
+        let targets: Box<[_]> = targets
+            .map(|(index, params)| target(index, params))
             .collect();
-        let slots = Slots::new(
-            accounts,
-            balancer(&params.backends, &rotation, Arc::default()),
-            rotation.clone(),
-            params.queue.size,
-        );
+        let rotation = Arc::new(Rotation::new(targets.clone()));
+        let first = Edition {
+            ruling: Arc::default(),
+            balancer: balancer(&params.backends, &targets, &rotation, Arc::default()),
+            terms: params
+                .backends
+                .iter()
+                .map(|params| terms(params, None, false))
+                .collect(),
+        };
+        let slots = Slots::new(first, rotation.clone(), params.queue.size, Instant::now());
         Arc::new(Self {
             params,
             backends,
+            targets,
             rotation,
             slots: Mutex::new(slots),
         })
@@ -212,30 +130,64 @@ impl Upstream {
         &self.backends[index.0]
     }
 
-    /// Puts a report in force, in one step: a new `LoadBalancer` is built and checked on the side,
+    /// Every backend, in configuration order.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// What is in force.
+    pub fn ruling(&self) -> Arc<Ruling> {
+        self.slots.lock().ruling().clone()
+    }
+
+    /// Puts a ruling in force, in one step: a new `LoadBalancer` is built and checked on the side,
     /// so that no request sees half a change.
-    pub async fn apply(&self, report: &Arc<Report>) {
-        let balancer = balancer(&self.params.backends, &self.rotation, report.clone());
+    pub async fn apply(&self, ruling: &Arc<Ruling>) {
+        let balancer = balancer(
+            &self.params.backends,
+            &self.targets,
+            &self.rotation,
+            ruling.clone(),
+        );
         // Both only fail when discovery does, and ours is a fixed list.
         if let Err(error) = balancer.update().await {
             tracing::error!(upstream = %self.params.name, %error, "health change not applied");
             return;
         }
         balancer.backends().run_health_check(false).await;
-        let published = self.slots.lock().publish(balancer, Instant::now());
+        let terms = self
+            .params
+            .backends
+            .iter()
+            .zip(&self.targets)
+            .map(|(params, target)| {
+                let verdict = ruling.verdict(params.name.as_str());
+                terms(params, verdict, balancer.backends().ready(target))
+            });
+        let edition = Edition {
+            ruling: ruling.clone(),
+            terms: terms.collect(),
+            balancer,
+        };
+        let published = self.slots.lock().publish(edition, Instant::now());
         wake(published.wakers);
         drop(published.replaced);
-        for (index, healthy) in published.changed {
-            self.log_health(index, healthy);
-        }
+        self.log_changes(&published.changed, ruling);
     }
 
-    fn log_health(&self, index: BackendIndex, healthy: bool) {
-        let (upstream, backend) = (&self.params.name, self.backend(index).name());
-        if healthy {
-            tracing::info!(%upstream, %backend, "healthy by the report");
-        } else {
-            tracing::warn!(%upstream, %backend, "sick by the report");
+    fn log_changes(&self, changed: &[BackendIndex], ruling: &Ruling) {
+        for index in changed.iter().take(LOGGED_MAX) {
+            let (upstream, backend) = (&self.params.name, self.backend(*index));
+            let standing = Identity::of(backend.params()).standing(ruling);
+            let backend = backend.name();
+            match Ineligible::by(standing) {
+                None => tracing::info!(%upstream, %backend, "admitted by the report"),
+                Some(why) => tracing::warn!(%upstream, %backend, %why, "kept out by the report"),
+            }
+        }
+        if changed.len() > LOGGED_MAX {
+            let more = changed.len() - LOGGED_MAX;
+            tracing::warn!(upstream = %self.params.name, more, "and so on for others");
         }
     }
 
@@ -270,7 +222,7 @@ impl Upstream {
     /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
     /// is left. To be called before the lease is dropped, as [`Upstream::connect_failed`].
     pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
-        let again = self.backend(index).broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX;
+        let again = self.backend(index).count_broken_off();
         if again && self.slots.lock().is_other_eligible(index) {
             self.eject(index);
         }
@@ -294,52 +246,65 @@ impl Upstream {
         self.slots.lock().waiting()
     }
 
-    /// Every backend as it is now, in configuration order; one consistent look.
-    pub fn view(&self) -> Vec<BackendView<'_>> {
-        let slots = self.slots.lock();
-        self.backends
-            .iter()
-            .zip(slots.accounts())
-            .map(|(backend, account)| BackendView {
-                params: &backend.params,
-                healthy: account.healthy,
-                ejected: account.ejected.is_some(),
-                since: account.since,
-                in_flight: account.in_flight,
-                abandoned: account.abandoned,
-                served: backend.served.load(Relaxed),
-                failed: backend.failed.load(Relaxed),
-            })
-            .collect()
+    /// Everything as it is now; one consistent look.
+    pub fn view(&self) -> UpstreamView<'_> {
+        let (ruling, waiting, accounts) = {
+            let slots = self.slots.lock();
+            let ruling = slots.ruling().clone();
+            (ruling, slots.waiting(), slots.accounts().to_vec())
+        };
+        let backends = self.backends.iter().zip(&accounts);
+        UpstreamView {
+            waiting,
+            backends: backends
+                .map(|(backend, account)| BackendView::new(backend, account, &ruling))
+                .collect(),
+            ruling,
+        }
     }
 }
 
-/// A `LoadBalancer` over `backends` that knows `report`, not yet updated and checked.
+/// What a backend may do: the file's word on weight and slots goes before the configuration's.
+fn terms(params: &BackendParams, verdict: Option<&Verdict>, admitted: bool) -> Terms {
+    Terms {
+        admitted,
+        weight: verdict
+            .and_then(|verdict| verdict.weight)
+            .unwrap_or(params.weight),
+        max_in_flight: verdict
+            .and_then(|verdict| verdict.max_in_flight)
+            .unwrap_or(params.max_in_flight),
+    }
+}
+
+/// A `LoadBalancer` over `backends` that knows `ruling`, not yet updated and checked.
 fn balancer(
     backends: &[BackendParams],
+    targets: &[Target],
     rotation: &Arc<Rotation>,
-    report: Arc<Report>,
+    ruling: Arc<Ruling>,
 ) -> LoadBalancer<RoundRobin> {
-    let discovery = Static::new(targets(backends).collect());
+    let identified = backends.iter().zip(targets).map(|(params, target)| {
+        let mut target = target.clone();
+        target.ext.insert(Identity::of(params));
+        target
+    });
+    let discovery = Static::new(identified.collect());
     let mut balancer =
         LoadBalancer::from_backends_with_config(Backends::new(discovery), Some(rotation.clone()));
-    balancer.set_health_check(Box::new(ReportHealth::new(report)));
+    balancer.set_health_check(Box::new(RulingHealth::new(ruling)));
     balancer
 }
 
-/// The backends as the `LoadBalancer` knows them, in configuration order. The weight is part of
-/// Pingora's identity of a backend, so it stays 1: a changed one would be another backend, with its
-/// health forgotten. The address is, too: so a host name has a stand-in that does not change.
-fn targets(backends: &[BackendParams]) -> impl Iterator<Item = Target> {
-    backends.iter().enumerate().map(|(index, params)| {
-        let mut ext = Extensions::new();
-        ext.insert(params.name.clone());
-        Target {
-            addr: connect::identity(index, &params.address),
-            weight: 1,
-            ext,
-        }
-    })
+/// A backend as the `LoadBalancer` knows it, but for its extensions. The weight is part of Pingora's
+/// identity of a backend, so it stays 1: a changed one would be another backend, with its health
+/// forgotten. So is the address, which is why a host name has a stand-in that does not change.
+fn target(index: usize, params: &BackendParams) -> Target {
+    Target {
+        addr: connect::identity(index, &params.address),
+        weight: 1,
+        ext: Extensions::new(),
+    }
 }
 
 /// Wakes requests that were called, outside the lock.

@@ -48,7 +48,13 @@ fn arrive(upstream: &Arc<Upstream>) -> Result<Lease, Turn> {
 fn all_free(upstream: &Upstream) {
     upstream.slots.lock().check();
     assert_eq!(upstream.waiting(), 0);
-    assert!(upstream.view().iter().all(|backend| backend.in_flight == 0));
+    assert!(
+        upstream
+            .view()
+            .backends
+            .iter()
+            .all(|backend| backend.in_flight == 0)
+    );
 }
 
 /// Some wait to the end, some give up at any moment: nobody is stranded, no slot is lost.

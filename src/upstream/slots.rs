@@ -1,8 +1,8 @@
 //! Slots and the queue of one upstream, behind one short lock: who may send now, who waits, and who
 //! is handed the slot that just became free.
 //!
-//! A backend is *eligible* when the `LoadBalancer`'s health check says healthy and it is not
-//! ejected, and *available* when it is eligible and has a free slot.
+//! A backend is *admitted* when the `LoadBalancer`'s health check lets it serve, *eligible* when it is
+//! admitted and not ejected, and *available* when it is eligible and has a free slot.
 //!
 //! Invariants, checked by [`Slots::check`] in the tests:
 //! - somebody waits only while nobody is available: a slot that becomes free is *handed* to the
@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use pingora_load_balancing::{Backend, LoadBalancer};
+use pingora_load_balancing::LoadBalancer;
 
 use super::queue::{Place, Queue, Ticket};
 use super::selection::{Candidate, Rotation, RoundRobin};
 use super::{BackendIndex, Refusal};
+use crate::health::Ruling;
 
 /// What a waiting request is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,26 +37,41 @@ pub(super) enum Arrival {
     Refused(Refusal),
 }
 
-/// What putting a report in force came to.
+/// What a ruling comes to for every backend, ready to be put in force.
+pub(super) struct Edition {
+    pub(super) ruling: Arc<Ruling>,
+    /// Checked by `ruling`.
+    pub(super) balancer: LoadBalancer<RoundRobin>,
+    /// By backend index.
+    pub(super) terms: Vec<Terms>,
+}
+
+/// What one backend may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// The `LoadBalancer`'s health check lets it serve.
+    pub(super) admitted: bool,
+    pub(super) weight: u32,
+    pub(super) max_in_flight: u32,
+}
+
+/// What putting an edition in force came to.
 pub(super) struct Published {
-    /// Whose health is another now, and whether it is good.
-    pub(super) changed: Vec<(BackendIndex, bool)>,
-    /// The `LoadBalancer` that was in force, to be dropped outside the lock.
-    pub(super) replaced: LoadBalancer<RoundRobin>,
+    /// Who is admitted now and was not, or the other way round.
+    pub(super) changed: Vec<BackendIndex>,
+    /// The edition that was in force, to be dropped outside the lock.
+    pub(super) replaced: Edition,
     pub(super) wakers: Vec<Waker>,
 }
 
 /// The slots of one backend.
+#[derive(Clone, Copy)]
 pub(super) struct Account {
-    /// Its identity in the `LoadBalancer`.
-    pub(super) backend: Backend,
-    pub(super) max_in_flight: u32,
     /// Slots taken: requests in service and abandoned ones.
     pub(super) in_flight: u32,
     /// Slots taken by requests that we gave up on and the backend has not let go.
     pub(super) abandoned: u32,
-    /// What the `LoadBalancer`'s health check said last.
-    pub(super) healthy: bool,
+    pub(super) terms: Terms,
     /// When it was ejected, if it is.
     pub(super) ejected: Option<Instant>,
     /// When its eligibility changed last.
@@ -63,20 +79,18 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(backend: Backend, max_in_flight: u32, now: Instant) -> Self {
+    fn new(terms: Terms, now: Instant) -> Self {
         Self {
-            backend,
-            max_in_flight,
             in_flight: 0,
             abandoned: 0,
-            healthy: false,
+            terms,
             ejected: None,
             since: now,
         }
     }
 
     pub(super) fn is_eligible(&self) -> bool {
-        self.healthy && self.ejected.is_none()
+        self.terms.admitted && self.ejected.is_none()
     }
 
     fn note_change(&mut self, was_eligible: bool, now: Instant) {
@@ -86,7 +100,7 @@ impl Account {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight >= self.max_in_flight
+        self.in_flight >= self.terms.max_in_flight
     }
 }
 
@@ -94,6 +108,8 @@ impl Account {
 pub(super) struct Slots {
     accounts: Vec<Account>,
     balancer: LoadBalancer<RoundRobin>,
+    /// What `balancer` was checked by.
+    ruling: Arc<Ruling>,
     rotation: Arc<Rotation>,
     queue: Queue<Call>,
     queue_size: usize,
@@ -106,14 +122,16 @@ pub(super) struct Slots {
 impl Slots {
     /// Nobody is eligible until the first [`Slots::publish`].
     pub(super) fn new(
-        accounts: Vec<Account>,
-        balancer: LoadBalancer<RoundRobin>,
+        edition: Edition,
         rotation: Arc<Rotation>,
         queue_size: usize,
+        now: Instant,
     ) -> Self {
+        let terms = edition.terms.into_iter();
         Self {
-            accounts,
-            balancer,
+            accounts: terms.map(|terms| Account::new(terms, now)).collect(),
+            balancer: edition.balancer,
+            ruling: edition.ruling,
             rotation,
             queue: Queue::new(),
             queue_size,
@@ -125,6 +143,11 @@ impl Slots {
 
     pub(super) fn accounts(&self) -> &[Account] {
         &self.accounts
+    }
+
+    /// What is in force.
+    pub(super) fn ruling(&self) -> &Arc<Ruling> {
+        &self.ruling
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -157,7 +180,7 @@ impl Slots {
         if let Some(index) = self.select() {
             return Arrival::Seated(index);
         }
-        if !self.accounts.iter().any(|account| account.healthy) {
+        if !self.is_anyone_admitted() {
             return Arrival::Refused(Refusal::NoneEligible);
         }
         // A retried request was let in before: it is not turned away in the middle.
@@ -215,30 +238,29 @@ impl Slots {
         self.release(index)
     }
 
-    /// Puts a checked `LoadBalancer` in force. Those who wait are handed the slots that it opens,
-    /// or refused when it leaves nobody. A verdict that turned from sick to healthy ends an
-    /// ejection.
-    pub(super) fn publish(
-        &mut self,
-        balancer: LoadBalancer<RoundRobin>,
-        now: Instant,
-    ) -> Published {
+    /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
+    /// leaves nobody; lowered slots evict nobody. Who is admitted anew is ejected no more.
+    pub(super) fn publish(&mut self, edition: Edition, now: Instant) -> Published {
         let mut changed = Vec::new();
-        for (index, account) in self.accounts.iter_mut().enumerate() {
+        for (index, (account, terms)) in self.accounts.iter_mut().zip(&edition.terms).enumerate() {
             let was_eligible = account.is_eligible();
-            let healthy = balancer.backends().ready(&account.backend);
-            if healthy != account.healthy {
-                changed.push((BackendIndex(index), healthy));
+            let was_admitted = account.terms.admitted;
+            if terms.admitted != was_admitted {
+                changed.push(BackendIndex(index));
             }
-            if healthy && !account.healthy {
+            if terms.admitted && !was_admitted {
                 account.ejected = None;
             }
-            account.healthy = healthy;
+            account.terms = *terms;
             account.note_change(was_eligible, now);
         }
-        let replaced = std::mem::replace(&mut self.balancer, balancer);
+        let replaced = Edition {
+            ruling: std::mem::replace(&mut self.ruling, edition.ruling),
+            balancer: std::mem::replace(&mut self.balancer, edition.balancer),
+            terms: edition.terms,
+        };
         self.refresh();
-        let wakers = if self.accounts.iter().any(|account| account.healthy) {
+        let wakers = if self.is_anyone_admitted() {
             self.hand_out()
         } else {
             self.refuse_all(Refusal::NoneEligible)
@@ -248,6 +270,10 @@ impl Slots {
             replaced,
             wakers,
         }
+    }
+
+    fn is_anyone_admitted(&self) -> bool {
+        self.accounts.iter().any(|account| account.terms.admitted)
     }
 
     /// Takes a backend out because it refuses connections. Says whether it was in.
@@ -304,7 +330,7 @@ impl Slots {
         Some(index)
     }
 
-    /// Derives what selection needs from the accounts, after eligibility changed.
+    /// Derives what selection needs from the accounts, after their terms or eligibility changed.
     fn refresh(&mut self) {
         let mut candidates = Vec::with_capacity(self.accounts.len());
         self.available = 0;
@@ -315,10 +341,7 @@ impl Slots {
                 self.available += usize::from(!account.is_full());
                 candidates.push(Candidate {
                     index,
-                    backend: Backend {
-                        ext: Default::default(),
-                        ..account.backend.clone()
-                    },
+                    weight: account.terms.weight,
                 });
             }
         }
@@ -357,7 +380,10 @@ impl Slots {
             "somebody waits while a slot is free"
         );
         for account in &self.accounts {
-            assert!(account.in_flight <= account.max_in_flight, "overbooked");
+            assert!(
+                account.in_flight <= account.terms.max_in_flight,
+                "overbooked"
+            );
             assert!(account.abandoned <= account.in_flight, "abandoned");
         }
     }

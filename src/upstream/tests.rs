@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
-use super::fixtures::{report, upstream};
+use super::fixtures::{report, rule, upstream};
 use super::queue::Place;
 use super::slots::{Arrival as Answer, Call, Slots};
 use super::*;
@@ -126,6 +126,70 @@ async fn with_every_backend_ejected_requests_wait() {
         look(&mut turn),
         Poll::Ready(Err(Refusal::Stopping))
     ));
+}
+
+#[test]
+fn slots_raised_by_the_file_go_to_those_who_wait_and_lowered_ones_evict_nobody() {
+    let upstream = upstream(&[1], 9);
+    let first = seated(&upstream);
+    let mut turn = waiting(&upstream);
+    rule(
+        &upstream,
+        br#"{"0": {"healthy": true, "max_in_flight": 2}}"#,
+    );
+    let Poll::Ready(Ok(second)) = look(&mut turn) else {
+        panic!("still waits");
+    };
+    report(&upstream, &[true]);
+    let mut turn = waiting(&upstream);
+    drop(first);
+    assert!(look(&mut turn).is_pending(), "two were there, one may be");
+    drop(second);
+    assert!(look(&mut turn).is_ready());
+}
+
+#[test]
+fn the_file_has_the_last_word_on_weight() {
+    let upstream = upstream(&[9, 9], 0);
+    rule(
+        &upstream,
+        br#"{"0": {"healthy": true, "weight": 3}, "1": true}"#,
+    );
+    assert_eq!(order(&upstream, 8), [0, 1, 0, 0, 0, 1, 0, 0]);
+    report(&upstream, &[true, true]);
+    assert_eq!(order(&upstream, 4), [0, 1, 0, 1]);
+}
+
+#[test]
+fn who_is_drained_finishes_what_it_has_and_gets_nothing_new() {
+    let upstream = upstream(&[2, 2], 0);
+    let lease = seated(&upstream);
+    for state in ["drain", "maint"] {
+        let text = format!(r#"{{"0": {{"healthy": true, "state": "{state}"}}, "1": true}}"#);
+        rule(&upstream, text.as_bytes());
+        assert_eq!(order(&upstream, 3), [1, 1, 1]);
+        let view = upstream.view();
+        assert_eq!(view.backends[0].in_flight, 1);
+        let why_not = view.backends[0].why_not.as_ref().unwrap().to_string();
+        assert_eq!(why_not, format!("its state is {state}"));
+    }
+    drop(lease);
+    report(&upstream, &[true, true]);
+    assert_eq!(order(&upstream, 2).len(), 2);
+}
+
+#[test]
+fn a_sick_backend_that_answers_disagrees_with_the_file() {
+    let upstream = upstream(&[1, 1], 0);
+    let lease = seated(&upstream);
+    lease.backend().count_served(Instant::now());
+    report(&upstream, &[false, true]);
+    assert!(!upstream.view().backends[0].disagrees, "that was before");
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    lease.backend().count_served(Instant::now());
+    assert!(upstream.view().backends[0].disagrees);
+    report(&upstream, &[true, true]);
+    assert!(!upstream.view().backends[0].disagrees);
 }
 
 #[test]

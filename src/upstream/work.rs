@@ -221,7 +221,7 @@ mod tests {
 
     fn in_flight(upstream: &Upstream) -> (u32, u32) {
         let view = upstream.view();
-        (view[0].in_flight, view[0].abandoned)
+        (view.backends[0].in_flight, view.backends[0].abandoned)
     }
 
     async fn until_free(upstream: &Arc<Upstream>) {

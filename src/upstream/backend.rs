@@ -1,0 +1,137 @@
+//! One server of an upstream: what is fixed, where it is, and what it has done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::{BackendParams, UpstreamParams, connect};
+use crate::address::Endpoint;
+use crate::id::BackendName;
+
+/// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
+/// a restart.
+const BROKEN_OFF_MAX: u32 = 1;
+
+/// One server of an upstream.
+pub struct Backend {
+    params: BackendParams,
+    location: ArcSwap<Location>,
+    served: AtomicU64,
+    failed: AtomicU64,
+    /// When it was made; `last_served` counts from here.
+    made: Instant,
+    /// Microseconds after `made`; 0: never.
+    last_served: AtomicU64,
+    /// Fresh connections in a row that it closed without a byte of an answer.
+    broken_off: AtomicU32,
+}
+
+/// Where a backend is at the moment. Immutable; another takes its place.
+#[derive(Debug)]
+pub struct Location {
+    /// What its address stands for; `None`: its name was never resolved.
+    pub endpoint: Option<Endpoint>,
+    /// Why its name stands for no server now; `endpoint` is then the last good one.
+    pub problem: Option<String>,
+    peer: HttpPeer,
+}
+
+impl Backend {
+    pub(super) fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
+        let endpoint = params.address.endpoint();
+        let location = Location {
+            peer: connect::peer(endpoint.as_ref(), &upstream.timeouts),
+            endpoint,
+            problem: None,
+        };
+        Self {
+            params: params.clone(),
+            location: ArcSwap::from_pointee(location),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            made: Instant::now(),
+            last_served: AtomicU64::new(0),
+            broken_off: AtomicU32::new(0),
+        }
+    }
+
+    /// What the configuration says of it.
+    pub fn params(&self) -> &BackendParams {
+        &self.params
+    }
+
+    /// What it is called in configuration and health file.
+    pub fn name(&self) -> &BackendName {
+        &self.params.name
+    }
+
+    /// How Pingora reaches it, every timeout set.
+    pub fn peer(&self) -> HttpPeer {
+        self.location.load().peer.clone()
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> Arc<Location> {
+        self.location.load_full()
+    }
+
+    /// Its name was asked for: it is at `found` from the next connection on, or stays where it was
+    /// because of a problem. One caller at a time.
+    pub fn locate(&self, found: Result<Endpoint, String>) {
+        let last = self.location();
+        let mut peer = last.peer.clone();
+        let (endpoint, problem) = match found {
+            Ok(endpoint) => {
+                connect::move_to(&mut peer, &endpoint);
+                (Some(endpoint), None)
+            }
+            Err(problem) => (last.endpoint.clone(), Some(problem)),
+        };
+        self.location.store(Arc::new(Location {
+            endpoint,
+            problem,
+            peer,
+        }));
+    }
+
+    /// Counts an attempt that it answered.
+    pub fn count_served(&self, now: Instant) {
+        self.broken_off.store(0, Relaxed);
+        self.served.fetch_add(1, Relaxed);
+        let micros = now.saturating_duration_since(self.made).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.last_served.store(micros.max(1), Relaxed);
+    }
+
+    /// Counts an attempt that failed on it.
+    pub fn count_failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a fresh connection that it closed without a byte of an answer; says whether that is once
+    /// too often.
+    pub(super) fn count_broken_off(&self) -> bool {
+        self.broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX
+    }
+
+    /// Attempts that it answered.
+    pub fn served(&self) -> u64 {
+        self.served.load(Relaxed)
+    }
+
+    /// Attempts that failed on it.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// When it last answered.
+    pub fn last_served(&self) -> Option<Instant> {
+        match self.last_served.load(Relaxed) {
+            0 => None,
+            micros => Some(self.made + Duration::from_micros(micros)),
+        }
+    }
+}

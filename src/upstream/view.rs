@@ -1,0 +1,129 @@
+//! An upstream as the status and the proxy's own answers show it: one consistent look.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Backend;
+use super::health_check::Identity;
+use super::slots::Account;
+use crate::health::{Ruling, Standing, State};
+
+/// One look at an upstream.
+pub struct UpstreamView<'a> {
+    /// What is in force.
+    pub ruling: Arc<Ruling>,
+    /// How many requests wait for a slot.
+    pub waiting: usize,
+    /// In configuration order.
+    pub backends: Vec<BackendView<'a>>,
+}
+
+/// One backend as it is at the moment of the look.
+pub struct BackendView<'a> {
+    /// The backend itself: its counters go on.
+    pub backend: &'a Backend,
+    /// Why it may not be chosen; `None` if it may, once it has a free slot.
+    pub why_not: Option<Ineligible>,
+    /// The file says one thing and the requests show another: it is called sick and answers, or called
+    /// healthy and refuses. The file has its way.
+    pub disagrees: bool,
+    /// When its eligibility changed last.
+    pub since: Instant,
+    /// Its share of new requests, as it is now.
+    pub weight: u32,
+    /// Its slots, as they are now.
+    pub max_in_flight: u32,
+    /// Slots taken, abandoned ones included.
+    pub in_flight: u32,
+    /// Slots of requests that we gave up on and the backend has not let go.
+    pub abandoned: u32,
+}
+
+/// Why a backend may not be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ineligible {
+    /// No health file was read yet.
+    NoReport,
+    /// The report is too old to be believed.
+    Stale,
+    /// The report does not name it.
+    Unnamed,
+    /// The report calls it sick, perhaps with a reason.
+    Sick(Option<Box<str>>),
+    /// Configuration or report keep requests from it.
+    Kept(State),
+    /// It refuses connections, or breaks them off.
+    Refuses,
+    /// Its name stands for no server.
+    Unresolved(String),
+}
+
+impl<'a> BackendView<'a> {
+    pub(super) fn new(backend: &'a Backend, account: &Account, ruling: &Ruling) -> Self {
+        let standing = Identity::of(backend.params()).standing(ruling);
+        let why_not = match Ineligible::by(standing) {
+            None if account.ejected.is_some() => Some(Ineligible::refuses(backend)),
+            other => other,
+        };
+        let disagrees = match &why_not {
+            Some(Ineligible::Sick(_)) => backend
+                .last_served()
+                .is_some_and(|served| served > account.since),
+            Some(Ineligible::Refuses | Ineligible::Unresolved(_)) => true,
+            _ => false,
+        };
+        Self {
+            backend,
+            why_not,
+            disagrees,
+            since: account.since,
+            weight: account.terms.weight,
+            max_in_flight: account.terms.max_in_flight,
+            in_flight: account.in_flight,
+            abandoned: account.abandoned,
+        }
+    }
+
+    /// It may be chosen, once it has a free slot.
+    pub fn is_eligible(&self) -> bool {
+        self.why_not.is_none()
+    }
+}
+
+impl Ineligible {
+    /// What a standing keeps from being chosen, if it does.
+    pub(super) fn by(standing: Standing<'_>) -> Option<Self> {
+        match standing {
+            Standing::Ready => None,
+            Standing::Sick(reason) => Some(Self::Sick(reason.map(Box::from))),
+            Standing::Unnamed => Some(Self::Unnamed),
+            Standing::Kept(state) => Some(Self::Kept(state)),
+            Standing::NoReport => Some(Self::NoReport),
+            Standing::Stale => Some(Self::Stale),
+        }
+    }
+
+    fn refuses(backend: &Backend) -> Self {
+        let location = backend.location();
+        match (&location.endpoint, &location.problem) {
+            (None, Some(problem)) => Self::Unresolved(problem.clone()),
+            _ => Self::Refuses,
+        }
+    }
+}
+
+impl fmt::Display for Ineligible {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoReport => formatter.write_str("no health file was read yet"),
+            Self::Stale => formatter.write_str("the health file is too old"),
+            Self::Unnamed => formatter.write_str("the health file does not name it"),
+            Self::Sick(None) => formatter.write_str("the health file says false"),
+            Self::Sick(Some(reason)) => write!(formatter, "the health file says false: {reason}"),
+            Self::Kept(state) => write!(formatter, "its state is {}", state.name()),
+            Self::Refuses => formatter.write_str("it refuses connections"),
+            Self::Unresolved(problem) => formatter.write_str(problem),
+        }
+    }
+}
