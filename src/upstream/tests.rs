@@ -213,6 +213,32 @@ fn sixteen_threads_always_find_one_of_ten_in_a_thousand() {
     }
 }
 
+/// Time per request that is seated and leaves, among so many backends.
+fn cost(upstream: &Arc<Upstream>) -> f64 {
+    const REQUESTS: u32 = 200_000;
+    let begun = Instant::now();
+    for _ in 0..REQUESTS {
+        drop(seated(upstream));
+    }
+    begun.elapsed().as_nanos() as f64 / f64::from(REQUESTS)
+}
+
+#[test]
+#[ignore = "prints a figure; a busy machine or a debug build proves nothing"]
+fn selection_costs_the_same_among_ten_thousand() {
+    let (few, many) = (upstream(&[1; 3], 0), upstream(&[1; 10_000], 0));
+    let mut costs: Vec<_> = (0..9).map(|_| (cost(&few), cost(&many))).collect();
+    costs.sort_by(|left, right| (left.1 / left.0).total_cmp(&(right.1 / right.0)));
+    let (few, many) = costs[4];
+    println!(
+        "a slot taken and given back: {few:.0} ns among 3, {many:.0} ns among 10,000 backends, ratio {:.2}",
+        many / few
+    );
+    if cfg!(not(debug_assertions)) {
+        assert!(many <= 1.5 * few);
+    }
+}
+
 /// What happens to an upstream.
 #[derive(Clone, Debug)]
 enum Step {

@@ -11,19 +11,26 @@
 
 mod harness;
 
+mod addresses;
 mod answers;
 mod balance;
 mod bodies;
+mod clocks;
 mod connections;
 mod early_bytes;
 mod failover;
+mod flips;
+mod freshness;
 mod harness_itself;
 mod health_file;
+mod health_states;
 mod http_10;
 mod layering;
 mod leaving;
+mod many_backends;
 mod memory;
 mod mission;
+mod odd_files;
 mod poller;
 mod pypi;
 mod queue;

@@ -15,6 +15,7 @@ mod program;
 mod proxy;
 mod room;
 mod site;
+mod unix_door;
 mod wire;
 mod wsgi;
 
@@ -28,4 +29,5 @@ pub use program::{Program, run_to_end};
 pub use proxy::{Proxy, Server, proxy};
 pub use room::Room;
 pub use site::Site;
+pub use unix_door::unix_door;
 pub use wsgi::{Wsgi, WsgiServer, python};

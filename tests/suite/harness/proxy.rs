@@ -30,6 +30,10 @@ pub struct ProxyBuilder {
     queue: Value,
     timeouts: Value,
     busy_limit: Duration,
+    health: Value,
+    /// Further keys of single backends: name, key, value.
+    backend_keys: Vec<(String, String, Value)>,
+    run_by: Vec<String>,
     down: Vec<String>,
     has_health_file: bool,
     is_alone: bool,
@@ -78,6 +82,9 @@ pub fn proxy() -> ProxyBuilder {
             "connect": "1s", "response_header": "60s", "read": "60s", "write": "30s", "idle": "1s", "request": "90s"
         }),
         busy_limit: 60.secs(),
+        health: json!({ "file": HEALTH_FILE }),
+        backend_keys: Vec::new(),
+        run_by: Vec::new(),
         down: Vec::new(),
         has_health_file: true,
         is_alone: false,
@@ -179,6 +186,31 @@ impl ProxyBuilder {
         self
     }
 
+    /// A key of the section `health`.
+    pub fn health_key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.health[key] = value.into();
+        self
+    }
+
+    /// A key of the section `poller`.
+    pub fn poller_key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.poller[key] = value.into();
+        self
+    }
+
+    /// A key of one backend, its address among them.
+    pub fn backend_key(mut self, backend: &str, key: &str, value: impl Into<Value>) -> Self {
+        self.backend_keys
+            .push((backend.to_owned(), key.to_owned(), value.into()));
+        self
+    }
+
+    /// The proxy is started by this command, such as `["setpriv", "--reuid=65534"]`.
+    pub fn run_by(mut self, command: &[&str]) -> Self {
+        self.run_by = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// How long running requests may take after SIGTERM; whole seconds.
     pub fn grace(mut self, time: Duration) -> Self {
         self.grace = time;
@@ -228,6 +260,7 @@ impl ProxyBuilder {
     pub fn site(&self) -> Site {
         let groups = self.upstreams.iter().flat_map(|(_, group)| group);
         let site = Site::new(groups.map(|one| one.name.clone()).collect());
+        let site = site.run_by(self.run_by.clone());
         site.write_config(&self.config(&site));
         if self.has_health_file {
             let down: Vec<_> = self
@@ -259,7 +292,7 @@ impl ProxyBuilder {
             "maitred": {
                 "listeners": [{ "bind": site.address() }],
                 "clients": self.clients,
-                "health": { "file": HEALTH_FILE },
+                "health": self.health,
                 "poller": self.poller,
                 "admin": { "bind": site.admin() },
                 "access_log": { "format": self.access_log },
@@ -269,11 +302,18 @@ impl ProxyBuilder {
         })
     }
 
+    fn backend(&self, Member { name, address }: &Member) -> Value {
+        let mut backend = json!({ "name": name, "address": address, "max_in_flight": 1 });
+        for (of, key, value) in &self.backend_keys {
+            if of == name {
+                backend[key] = value.clone();
+            }
+        }
+        backend
+    }
+
     fn group(&self, backends: &[Member]) -> Value {
-        let backends: Vec<_> = backends
-            .iter()
-            .map(|Member { name, address }| json!({ "name": name, "address": address, "max_in_flight": 1 }))
-            .collect();
+        let backends: Vec<_> = backends.iter().map(|member| self.backend(member)).collect();
         json!({
             "queue": self.queue,
             "timeouts": self.timeouts,
@@ -297,6 +337,24 @@ fn written(time: Duration) -> Value {
     format!("{}ms", time.as_millis()).into()
 }
 
+impl Site {
+    /// Starts the proxy in this folder and waits until it is ready. Where a port must be chosen anew,
+    /// the test has to start over: [`ProxyBuilder::start`] does.
+    pub async fn started(self) -> Proxy {
+        let room = Room::shared().await;
+        let mut program = self.start_proxy();
+        assert!(
+            self.is_ready_or_clashed(&mut program).await,
+            "a port was taken"
+        );
+        Proxy {
+            program,
+            site: self,
+            _room: room,
+        }
+    }
+}
+
 impl Proxy {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
@@ -305,6 +363,11 @@ impl Proxy {
 
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// All that it said on standard error.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     pub fn program(&mut self) -> &mut Program {

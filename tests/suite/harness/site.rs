@@ -29,6 +29,8 @@ pub struct Site {
     admin: SocketAddr,
     /// Every backend of the configuration, in its order.
     backends: Vec<String>,
+    /// The command that starts the proxy, if it is not started as it is.
+    run_by: Vec<String>,
 }
 
 impl Site {
@@ -39,7 +41,14 @@ impl Site {
             address: (Ipv4Addr::LOCALHOST, free_port()).into(),
             admin: (Ipv4Addr::LOCALHOST, free_port()).into(),
             backends,
+            run_by: Vec::new(),
         }
+    }
+
+    /// The proxy is started by this command.
+    pub fn run_by(mut self, command: Vec<String>) -> Self {
+        self.run_by = command;
+        self
     }
 
     pub fn write_config(&self, config: &Value) {
@@ -52,12 +61,10 @@ impl Site {
     }
 
     pub fn start_proxy(&self) -> Program {
-        Program::start(
-            "proxy",
-            env!("CARGO_BIN_EXE_proxy"),
-            &["-c", CONFIG],
-            self.folder.path(),
-        )
+        let command = self.run_by.iter().map(String::as_str);
+        let proxy = [env!("CARGO_BIN_EXE_proxy"), "-c", CONFIG];
+        let command: Vec<_> = command.chain(proxy).collect();
+        Program::start("proxy", command[0], &command[1..], self.folder.path())
     }
 
     pub fn start_poller(&self) -> Program {
@@ -106,9 +113,27 @@ impl Site {
 
     /// Replaces the health file by rename: every backend is healthy but those named `false`.
     pub fn health(&self, said: &[(&str, bool)]) {
-        let temporary = self.path("health_status.json.new");
-        fs::write(&temporary, self.health_text(said)).expect("the folder can be written");
-        fs::rename(&temporary, self.health_path()).expect("a file can be replaced");
+        self.health_says(&self.health_text(said));
+    }
+
+    /// Replaces the health file by rename with this text.
+    pub fn health_says(&self, text: &str) {
+        self.write_health_aside(text);
+        self.rename_health();
+    }
+
+    /// The first half of [`Site::health_says`].
+    pub fn write_health_aside(&self, text: &str) {
+        fs::write(self.health_aside(), text).expect("the folder can be written");
+    }
+
+    /// The second half of [`Site::health_says`].
+    pub fn rename_health(&self) {
+        fs::rename(self.health_aside(), self.health_path()).expect("a file can be replaced");
+    }
+
+    fn health_aside(&self) -> PathBuf {
+        self.path("health_status.json.new")
     }
 
     /// What [`Site::health`] writes.

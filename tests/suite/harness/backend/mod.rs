@@ -43,6 +43,7 @@ struct Params {
     /// After its answer, every request waits for [`Backend::release`].
     works_on: bool,
     is_single_connection: bool,
+    is_everywhere: bool,
     manner: Manner,
 }
 
@@ -130,6 +131,7 @@ pub fn backend(name: &str) -> BackendBuilder {
         broken_off: 0,
         works_on: false,
         is_single_connection: false,
+        is_everywhere: false,
         manner: Manner::KeepsAlive,
     };
     BackendBuilder { params }
@@ -191,6 +193,12 @@ impl BackendBuilder {
     /// Accepts a connection only when the one before has ended.
     pub fn one_connection_at_a_time(mut self) -> Self {
         self.params.is_single_connection = true;
+        self
+    }
+
+    /// Listens on every address of this machine, all of `127.0.0.0/8` among them.
+    pub fn on_every_address(mut self) -> Self {
+        self.params.is_everywhere = true;
         self
     }
 
@@ -334,9 +342,13 @@ impl Backend {
     /// The port is this backend's. But a program that is being started at this moment has copies of all
     /// our descriptors until its own code runs, that of a listener just closed among them.
     async fn listen(&self) -> TcpListener {
+        let host = match self.shared.params.is_everywhere {
+            true => Ipv4Addr::UNSPECIFIED,
+            false => Ipv4Addr::LOCALHOST,
+        };
         let mut listener = None;
         until("its port is free", 5.secs(), async || {
-            listener = TcpListener::bind(self.address()).await.ok();
+            listener = TcpListener::bind((host, self.address().port())).await.ok();
             listener.is_some()
         })
         .await;

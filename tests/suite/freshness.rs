@@ -1,0 +1,204 @@
+//! How old a report may be, and which ones are doubted.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::harness::{Backend, Proxy, Units, backend, get, proxy, until};
+
+async fn two() -> [Backend; 2] {
+    [backend("a").start().await, backend("b").start().await]
+}
+
+async fn report_is(lb: &Proxy, state: &str) -> Duration {
+    let what = format!("the report is {state}");
+    until(&what, 10.secs(), async || {
+        lb.status().await["report"]["state"] == state
+    })
+    .await
+}
+
+async fn eligible(lb: &Proxy) -> [bool; 2] {
+    [lb.is_eligible("a").await, lb.is_eligible("b").await]
+}
+
+async fn until_eligible(lb: &Proxy, expected: [bool; 2]) {
+    let what = format!("eligible: {expected:?}");
+    until(&what, 5.secs(), async || eligible(lb).await == expected).await;
+}
+
+#[tokio::test]
+async fn a_stale_report_stays_in_force_unless_told_otherwise() {
+    for (policy, expected) in [
+        ("keep", [false, true]),
+        ("fail_open", [true, true]),
+        ("fail_closed", [false, false]),
+    ] {
+        let lb = proxy()
+            .upstream("web", &two().await)
+            .with_down("a")
+            .health_key("stale_after", "500ms")
+            .health_key("when_stale", policy)
+            .start()
+            .await;
+        report_is(&lb, "stale").await;
+        until_eligible(&lb, expected).await;
+        // Written anew with the same content, it is fresh again.
+        lb.health(&[("a", false)]).await;
+        until_eligible(&lb, [false, true]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_report_goes_stale_on_time_and_each_writing_counts() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .health_key("stale_after", "1s")
+        .health_key("when_stale", "fail_closed")
+        .start()
+        .await;
+    for _ in 0..8 {
+        lb.site().health(&[]);
+        tokio::time::sleep(250.millis()).await;
+        assert_eq!(lb.status().await["report"]["state"], "ok");
+    }
+    let written = Instant::now();
+    lb.site().health(&[]);
+    report_is(&lb, "stale").await;
+    let age = written.elapsed();
+    assert!(
+        age >= 1.secs() && age < 1_500.millis(),
+        "stale after {age:?}"
+    );
+    assert_eq!(lb.ask(get("/home")).await.status, 503);
+    lb.site().health(&[]);
+    report_is(&lb, "ok").await;
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    let log = lb.log();
+    assert_eq!(log.matches("health file is stale").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("health file is fresh again").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn off_means_never_stale() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .health_key("stale_after", "off")
+        .health_key("when_stale", "fail_closed")
+        .site();
+    age_by(&lb, 3600);
+    let lb = lb.started().await;
+    assert_eq!(lb.status().await["report"]["state"], "ok");
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+}
+
+/// At the start, age is what the file system says.
+#[tokio::test]
+async fn a_file_that_is_old_at_the_start_is_stale_at_once() {
+    let site = proxy()
+        .upstream("web", &two().await)
+        .health_key("stale_after", "60s")
+        .health_key("when_stale", "fail_closed")
+        .site();
+    age_by(&site, 61);
+    let lb = site.started().await;
+    assert_eq!(lb.status().await["report"]["state"], "stale");
+    assert_eq!(lb.ask(get("/home")).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_file_from_the_future_is_fresh_and_a_warning() {
+    let site = proxy()
+        .upstream("web", &two().await)
+        .health_key("stale_after", "60s")
+        .health_key("when_stale", "fail_closed")
+        .site();
+    age_by(&site, -3600);
+    let lb = site.started().await;
+    assert_eq!(lb.status().await["report"]["state"], "ok");
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    assert!(lb.log().contains("future"), "{}", lb.log());
+}
+
+/// Dates the health file back by so many seconds.
+fn age_by(site: &crate::harness::Site, seconds: i64) {
+    let file = std::fs::File::options()
+        .write(true)
+        .open(site.health_path())
+        .unwrap();
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let now = SystemTime::now();
+    let time = if seconds < 0 { now + by } else { now - by };
+    file.set_modified(time).unwrap();
+}
+
+#[tokio::test]
+async fn without_a_report_requests_are_let_through_where_that_is_wanted() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .without_health_file()
+        .health_key("when_missing", "fail_open")
+        .start()
+        .await;
+    assert_eq!(lb.status().await["report"]["state"], "missing");
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    lb.site().health(&[("a", false), ("b", false)]);
+    until_eligible(&lb, [false, false]).await;
+}
+
+#[tokio::test]
+async fn a_report_that_turns_too_many_sick_waits_for_a_second_writing() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .health_key("max_flip_percent", 50)
+        .health_key("confirm_after", "1h")
+        .start()
+        .await;
+    lb.site().health(&[("a", false), ("b", false)]);
+    until("it is held back", 2.secs(), async || {
+        lb.status().await["upstreams"]["web"]["held_seconds"].is_f64()
+    })
+    .await;
+    assert_eq!(eligible(&lb).await, [true, true]);
+    lb.site().health(&[("a", false), ("b", false)]);
+    until_eligible(&lb, [false, false]).await;
+    lb.site().health(&[]);
+    until_eligible(&lb, [true, true]).await;
+    // One of two is not too many.
+    lb.site().health(&[("a", false)]);
+    until_eligible(&lb, [false, true]).await;
+}
+
+#[tokio::test]
+async fn a_report_that_was_a_mistake_and_is_taken_back_harms_nobody() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .health_key("max_flip_percent", 50)
+        .health_key("confirm_after", "1h")
+        .start()
+        .await;
+    lb.site().health(&[("a", false), ("b", false)]);
+    lb.site().health(&[]);
+    until("nothing is held back", 2.secs(), async || {
+        lb.status().await["upstreams"]["web"]["held_seconds"].is_null()
+    })
+    .await;
+    assert_eq!(eligible(&lb).await, [true, true]);
+}
+
+#[tokio::test]
+async fn what_stays_written_is_believed_in_the_end() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .health_key("max_flip_percent", 50)
+        .health_key("confirm_after", "1s")
+        .start()
+        .await;
+    let written = Instant::now();
+    lb.site().health(&[("a", false), ("b", false)]);
+    until_eligible(&lb, [false, false]).await;
+    let took = written.elapsed();
+    assert!(took >= 1.secs() && took < 2.secs(), "{took:?}");
+}
