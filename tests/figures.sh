@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Prints the figures of the README: the black-box suite's own measurements over optimised programs, one
-# test at a time. Wants a quiet machine; takes some five minutes, most of them for the build.
+# Prints the figures of the documentation: the suite's own measurements over optimised programs, one test
+# at a time. Wants a quiet machine; takes some fifteen minutes, of which the build is a few.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source tests/prepare.sh
 
 figures=(
     no_slot_idles_while_anyone_waits
@@ -13,6 +14,16 @@ figures=(
     clients_that_leave_in_mid_service_cause_no_overlap
     who_leaves_while_waiting_never_reaches_the_backend
     a_rename_is_obeyed_within_50_ms
+    a_thousand_flips_are_obeyed_within_milliseconds
+    a_change_of_ten_thousand_backends_is_in_force_within_50_ms
     an_idle_client_costs
+    pypi::
+    soak_
 )
-cargo test --profile measure --test suite -- --nocapture --test-threads 1 "${figures[@]}"
+run() { cargo test --profile measure "$1" "$2" -- --include-ignored --nocapture --test-threads 1 "${@:3}"; }
+
+step "a slot taken and given back"
+run --lib --quiet selection_costs_the_same_among_ten_thousand
+
+step "the suite's figures"
+run --test suite "${figures[@]}"

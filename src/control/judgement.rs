@@ -136,7 +136,8 @@ impl Judgement {
         let Some(caution) = self.cautions.get_mut(name) else {
             return false;
         };
-        let turned = match ruling.differs_in_report(in_force) {
+        let is_doubtful = self.health.max_flip_percent < 100 && ruling.differs_in_report(in_force);
+        let turned = match is_doubtful {
             true => turned_sick(upstream, in_force, ruling),
             false => 0,
         };

@@ -84,6 +84,9 @@ fn wants_json(session: &Session) -> bool {
     accept.is_some_and(|accept| accept.as_bytes().windows(4).any(|window| window == b"json"))
 }
 
+/// How many backends an answer names: an answer is for a person, and must cost little while many are sick.
+const NAMED_MAX: usize = 20;
+
 /// Which backends, why, since when, and how old the report is.
 fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Value> {
     let upstream = context.upstream.as_ref()?;
@@ -100,6 +103,7 @@ fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Valu
             let entry = json!({ "why_not": why_not, "since_seconds": since_seconds });
             Some((view.backend.name().to_string(), entry))
         })
+        .take(NAMED_MAX)
         .collect();
     Some(json!({
         "upstream": upstream.params().name,

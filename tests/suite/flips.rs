@@ -80,6 +80,6 @@ async fn a_thousand_flips_are_obeyed_within_milliseconds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes a minute"]
-async fn ten_flips_a_second_for_a_minute_lose_nothing() {
+async fn soak_ten_flips_a_second_for_a_minute_lose_nothing() {
     flips_under_load(600, 100.millis()).await;
 }
