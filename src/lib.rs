@@ -30,3 +30,7 @@ pub mod admin;
 pub mod proxy;
 /// Logging, signals, and how the process ends.
 pub mod lifecycle;
+
+#[cfg(test)]
+#[path = "../fuzz/seeds.rs"]
+mod seeds;

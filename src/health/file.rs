@@ -5,9 +5,14 @@
 //! `watch` does the looking.
 //!
 //! - Good content is news at once; so is the same content written anew (freshness counts from it).
-//! - A missing or bad file is news only when it stays so for [`GRACE`]: people write in place, and
-//!   delete and recreate. What is half-written is never a report (a JSON object that is cut off does
-//!   not parse), so waiting costs nothing.
+//! - Content under a path that the last look found another file at was renamed into place, and is
+//!   believed at once. Other content in the same file may be old and new bytes mixed, and is believed
+//!   once its writer is done: when the file system says so, or when two looks [`SETTLE`] apart find
+//!   the same.
+//! - A missing or bad file, or one that does not settle, is news only when it stays so for [`GRACE`]: people write in place, and
+//!   delete and recreate.
+//! - Freshness counts from when a change was seen, by the monotonic clock. Only the first look goes by
+//!   the modification time: nobody saw that change.
 //! - Whatever happens, the last good report stays in force.
 
 use std::fs::{Metadata, OpenOptions};
@@ -19,11 +24,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
 use thiserror::Error;
+use tracing::warn;
 
 use super::report::{FILE_BYTES_MAX, Report};
 
 /// How long a file may be missing or bad before anyone hears of it.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
+
+/// How long a file that is written in place must stay the same to be believed, where no event says
+/// that its writer is done.
+pub(super) const SETTLE: Duration = Duration::from_millis(20);
+
+/// How often to read a file anew that changes while it is read.
+const READS_MAX: usize = 4;
 
 /// The state of the health file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,19 +75,24 @@ pub struct FileEvent {
     /// When the file was last seen to be written with a good report, even with the same content:
     /// the freshness of `report` counts from here. While there is no report: the first look.
     pub seen: Instant,
+    /// How old the writing was when it was seen: by its modification time if the first look found
+    /// it, else nothing.
+    pub age_when_seen: Duration,
     /// The modification time of the file that `report` was read from; `None` without a report, or
     /// where the file system has no such time.
     pub modified: Option<SystemTime>,
-    /// TEMPORARY
+    /// When that file became what it is, a rename into place included: the later of its modification
+    /// and its status change, with nanoseconds; `None` as `modified`.
     pub changed: Option<SystemTime>,
-    /// TEMPORARY
+    /// When the look that made this event began or, if an event of the file system caused it, when
+    /// that came.
     pub noticed: Instant,
 }
 
 impl FileEvent {
-    /// TEMPORARY
+    /// How old the report is, or how long there was none. No jump of the wall clock changes it.
     pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.seen)
+        self.age_when_seen + now.saturating_duration_since(self.seen)
     }
 }
 
@@ -83,13 +101,29 @@ pub struct HealthFile {
     path: PathBuf,
     good: Option<Good>,
     event: FileEvent,
+    /// Where the last look found a regular file.
+    place: Option<Place>,
+    unsettled: Option<Unsettled>,
     doubt: Option<Doubt>,
+}
+
+/// A look, and what is known about it besides.
+pub(super) struct Sighting {
+    pub(super) look: Look,
+    pub(super) began: Instant,
+    /// When the event came that caused the look; else `began`.
+    pub(super) noticed: Instant,
+    /// Whether the last thing heard about the file is that a writer was done with it.
+    pub(super) is_whole: bool,
 }
 
 /// What one look at the file found.
 pub(super) enum Look {
     Missing,
-    Corrupt { problem: String },
+    Corrupt {
+        problem: String,
+        place: Option<Place>,
+    },
     Good(Good),
 }
 
@@ -99,6 +133,7 @@ pub(super) struct Good {
     content: Arc<Content>,
     stamp: Stamp,
     modified: Option<SystemTime>,
+    changed: Option<SystemTime>,
 }
 
 pub(super) struct Content {
@@ -110,10 +145,22 @@ pub(super) struct Content {
 /// file system's clock (some milliseconds), which freshness need not tell apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
-    device: u64,
-    inode: u64,
+    place: Place,
     seconds: i64,
     nanoseconds: i64,
+}
+
+/// Which file it is, for as long as it is there: its number may be given to another afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    device: u64,
+    inode: u64,
+}
+
+/// Good content that its writer may not be done with.
+struct Unsettled {
+    good: Good,
+    since: Instant,
 }
 
 /// A bad state that may pass before anyone need hear of it.
@@ -128,6 +175,8 @@ pub(super) enum FileError {
     Missing,
     #[error("not a regular file")]
     NotRegular,
+    #[error("changes while it is read")]
+    Restless(Place),
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
 }
@@ -139,8 +188,15 @@ impl HealthFile {
     ///
     /// Blocks for as long as the file system does.
     pub fn open(path: PathBuf) -> Self {
+        let began = Instant::now();
         let look = look(&path, None);
-        Self::first(path, look, Instant::now())
+        let wall_clock = SystemTime::now();
+        let file = Self::first(path, look, began, wall_clock);
+        if let Some(ahead) = file.event.modified.filter(|time| *time > wall_clock) {
+            let ahead = ahead.duration_since(wall_clock).unwrap_or_default();
+            warn!(path = %file.path.display(), ?ahead, "health file is from the future, taken as fresh");
+        }
+        file
     }
 
     /// The path, as given to [`Self::open`].
@@ -153,11 +209,12 @@ impl HealthFile {
         &self.event
     }
 
-    fn first(path: PathBuf, look: Look, now: Instant) -> Self {
+    fn first(path: PathBuf, look: Look, now: Instant, wall_clock: SystemTime) -> Self {
         let event = FileEvent {
             state: FileState::Missing,
             report: None,
             seen: now,
+            age_when_seen: Duration::ZERO,
             modified: None,
             changed: None,
             noticed: now,
@@ -166,13 +223,18 @@ impl HealthFile {
             path,
             good: None,
             event,
+            place: look.place(),
+            unsettled: None,
             doubt: None,
         };
         match look {
             Look::Missing => {}
-            Look::Corrupt { problem } => file.event.state = FileState::Corrupt { problem },
+            Look::Corrupt { problem, .. } => file.event.state = FileState::Corrupt { problem },
             Look::Good(good) => {
+                let age = good.modified.map(|time| wall_clock.duration_since(time));
                 file.accept(good, now);
+                // An error: it is from the future.
+                file.event.age_when_seen = age.and_then(Result::ok).unwrap_or_default();
             }
         }
         file
@@ -185,16 +247,52 @@ impl HealthFile {
 
     /// When to look again to settle a doubt.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.doubt.as_ref().map(|doubt| doubt.since + GRACE)
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.since + GRACE);
+        let unsettled = self.unsettled.as_ref().map(|found| found.since + SETTLE);
+        doubt.into_iter().chain(unsettled).min()
     }
 
     /// Takes in what a look found; true when [`Self::latest`] has changed.
-    pub(super) fn observe(&mut self, look: Look, now: Instant) -> bool {
-        match look {
-            Look::Good(good) => self.accept(good, now),
+    pub(super) fn observe(&mut self, sighting: Sighting, now: Instant) -> bool {
+        let is_settled = self.is_settled(&sighting);
+        self.place = sighting.look.place();
+        let is_news = match sighting.look {
+            Look::Good(good) if is_settled => self.accept(good, now),
+            Look::Good(good) => self.wait_for(good, now),
             Look::Missing => self.suspect(FileState::Missing, now),
-            Look::Corrupt { problem } => self.suspect(FileState::Corrupt { problem }, now),
+            Look::Corrupt { problem, .. } => self.suspect(FileState::Corrupt { problem }, now),
+        };
+        if is_settled {
+            self.unsettled = None;
         }
+        if is_news {
+            self.event.noticed = sighting.noticed;
+        }
+        is_news
+    }
+
+    /// Whether what was found is not, as far as anyone can tell, half of a change.
+    fn is_settled(&self, sighting: &Sighting) -> bool {
+        let Look::Good(good) = &sighting.look else {
+            return true;
+        };
+        let is_in_force = self.good.as_ref().is_some_and(|last| last.shares(good));
+        let was_renamed = self.place != Some(good.stamp.place);
+        let has_stayed = self.unsettled.as_ref().is_some_and(|found| {
+            found.good.is_unchanged(good)
+                && sighting.began.saturating_duration_since(found.since) >= SETTLE
+        });
+        is_in_force || was_renamed || sighting.is_whole || has_stayed
+    }
+
+    /// Good content that may be old and new mixed: nothing to believe yet.
+    fn wait_for(&mut self, good: Good, now: Instant) -> bool {
+        let is_known = |found: &Unsettled| found.good.is_unchanged(&good);
+        if !self.unsettled.as_ref().is_some_and(is_known) {
+            self.unsettled = Some(Unsettled { good, since: now });
+        }
+        let problem = "is being written".to_owned();
+        self.suspect(FileState::Corrupt { problem }, now)
     }
 
     fn accept(&mut self, good: Good, now: Instant) -> bool {
@@ -210,7 +308,9 @@ impl HealthFile {
         if written {
             self.event.report = Some(good.content.report.clone());
             self.event.seen = now;
+            self.event.age_when_seen = Duration::ZERO;
             self.event.modified = good.modified;
+            self.event.changed = good.changed;
             self.good = Some(good);
         }
         true
@@ -237,9 +337,43 @@ impl HealthFile {
     }
 }
 
+impl Look {
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Missing => None,
+            Self::Corrupt { place, .. } => *place,
+            Self::Good(good) => Some(good.stamp.place),
+        }
+    }
+}
+
 impl Good {
     fn differs_from(&self, other: &Self) -> bool {
-        !Arc::ptr_eq(&self.content, &other.content) || self.stamp != other.stamp
+        !self.shares(other) || self.stamp != other.stamp
+    }
+
+    /// Whether [`look`] has found `other` to say the same as this.
+    fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.content, &other.content)
+    }
+
+    /// Whether nobody has written between two looks. Equal bytes alone would not say that: a slow
+    /// writer may just be where old and new are the same.
+    fn is_unchanged(&self, other: &Self) -> bool {
+        self.content.bytes == other.content.bytes && self.stamp == other.stamp
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            place: Place {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            },
+            seconds: metadata.mtime(),
+            nanoseconds: metadata.mtime_nsec(),
+        }
     }
 }
 
@@ -254,9 +388,14 @@ pub(super) fn look(path: &Path, last: Option<&Arc<Content>>) -> Look {
         Err(error) => {
             return Look::Corrupt {
                 problem: error.to_string(),
+                place: match error {
+                    FileError::Restless(place) => Some(place),
+                    _ => None,
+                },
             };
         }
     };
+    let stamp = Stamp::of(&metadata);
     let content = match last.filter(|last| last.bytes == bytes) {
         Some(same) => same.clone(),
         None => match Report::parse(&bytes) {
@@ -267,41 +406,68 @@ pub(super) fn look(path: &Path, last: Option<&Arc<Content>>) -> Look {
             Err(error) => {
                 return Look::Corrupt {
                     problem: error.to_string(),
+                    place: Some(stamp.place),
                 };
             }
         },
     };
+    let modified = metadata.modified().ok();
     Look::Good(Good {
         content,
-        stamp: Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            seconds: metadata.mtime(),
-            nanoseconds: metadata.mtime_nsec(),
-        },
-        modified: metadata.modified().ok(),
+        stamp,
+        modified,
+        changed: modified.max(status_change(&metadata)),
     })
 }
 
+/// When the inode was last changed, by a rename for example; `None` before 1970.
+fn status_change(metadata: &Metadata) -> Option<SystemTime> {
+    let seconds = metadata.ctime().try_into().ok()?;
+    let nanoseconds = metadata.ctime_nsec().try_into().ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+}
+
 /// The bytes of a regular file (links are followed), of which at most one more than
-/// [`FILE_BYTES_MAX`] is read.
+/// [`FILE_BYTES_MAX`] is read. A file that changes meanwhile is read anew, for a moment.
 pub(super) fn read_regular(path: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
-    let file = OpenOptions::new()
-        .read(true)
-        // To open a FIFO waits for a writer, and a terminal can become ours, unless we say no.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path)
-        .map_err(FileError::from)?;
-    // Of the opened file, not of the path: that may be another by now.
-    let metadata = file.metadata().map_err(FileError::from)?;
-    if !metadata.is_file() {
-        return Err(FileError::NotRegular);
+    let mut reads = 1;
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            // To open a FIFO waits for a writer, and a terminal can become ours, unless we say no.
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+            .open(path)
+            .map_err(FileError::from)?;
+        // Of the opened file, not of the path: that may be another by now.
+        let before = file.metadata().map_err(FileError::from)?;
+        if !before.is_file() {
+            return Err(FileError::NotRegular);
+        }
+        let mut bytes = Vec::new();
+        (&file)
+            .take(FILE_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(FileError::from)?;
+        let after = file.metadata().map_err(FileError::from)?;
+        if version(&before) == version(&after) {
+            return Ok((bytes, after));
+        }
+        if reads == READS_MAX {
+            return Err(FileError::Restless(Stamp::of(&after).place));
+        }
+        reads += 1;
     }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(FileError::from)?;
-    Ok((bytes, metadata))
+}
+
+/// Changes with each write, to the precision of the file system's clock.
+fn version(metadata: &Metadata) -> [i64; 5] {
+    [
+        metadata.size().cast_signed(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ]
 }
 
 impl From<io::Error> for FileError {
@@ -319,7 +485,19 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// Good content in another file than any other `stamp`.
     fn good(last: Option<&HealthFile>, text: &str, stamp: i64) -> Look {
+        good_at(last, text, place(stamp), stamp)
+    }
+
+    fn place(inode: i64) -> Place {
+        Place {
+            device: 0,
+            inode: inode.cast_unsigned(),
+        }
+    }
+
+    fn good_at(last: Option<&HealthFile>, text: &str, place: Place, stamp: i64) -> Look {
         let content = last.and_then(HealthFile::content);
         let content = content.filter(|content| content.bytes == text.as_bytes());
         Look::Good(Good {
@@ -331,19 +509,48 @@ mod tests {
                 })
             }),
             stamp: Stamp {
-                device: 0,
-                inode: 0,
+                place,
                 seconds: stamp,
                 nanoseconds: 0,
             },
             modified: None,
+            changed: None,
         })
     }
 
     fn bad(problem: &str) -> Look {
+        bad_at(problem, None)
+    }
+
+    fn bad_at(problem: &str, place: Option<Place>) -> Look {
         Look::Corrupt {
             problem: problem.into(),
+            place,
         }
+    }
+
+    /// A look that takes no time and that no event has caused.
+    fn saw(file: &mut HealthFile, look: Look, now: Instant) -> bool {
+        hears(file, look, now, false)
+    }
+
+    /// A look after an event that says that the writer is done.
+    fn saw_whole(file: &mut HealthFile, look: Look, now: Instant) -> bool {
+        hears(file, look, now, true)
+    }
+
+    fn hears(file: &mut HealthFile, look: Look, now: Instant, is_whole: bool) -> bool {
+        let sighting = Sighting {
+            look,
+            began: now,
+            noticed: now,
+            is_whole,
+        };
+        file.observe(sighting, now)
+    }
+
+    fn first(look: Look, now: Instant) -> HealthFile {
+        HealthFile::first("file".into(), look, now, SystemTime::now())
     }
 
     fn corrupt(problem: &str) -> FileState {
@@ -353,7 +560,7 @@ mod tests {
     }
 
     fn opened(now: Instant) -> HealthFile {
-        HealthFile::first("file".into(), good(None, r#"{"a": true}"#, 0), now)
+        first(good(None, r#"{"a": true}"#, 0), now)
     }
 
     fn healthy(file: &HealthFile) -> bool {
@@ -370,10 +577,10 @@ mod tests {
     fn the_first_look_is_believed_at_once() {
         let now = Instant::now();
         assert_eq!(opened(now).latest().state, FileState::Ok);
-        let missing = HealthFile::first("file".into(), Look::Missing, now);
+        let missing = first(Look::Missing, now);
         assert_eq!(missing.latest().state, FileState::Missing);
         assert_eq!(missing.latest().report, None);
-        let broken = HealthFile::first("file".into(), bad("x"), now);
+        let broken = first(bad("x"), now);
         assert_eq!(broken.latest().state, corrupt("x"));
     }
 
@@ -382,11 +589,130 @@ mod tests {
         let now = Instant::now();
         let mut file = opened(now);
         let look = good(Some(&file), r#"{"a": true}"#, 0);
-        assert!(!file.observe(look, now + MS));
-        let look = good(Some(&file), r#"{"a": false}"#, 0);
-        assert!(file.observe(look, now + 2 * MS));
+        assert!(!saw(&mut file, look, now + MS));
+        let look = good(Some(&file), r#"{"a": false}"#, 1);
+        assert!(saw(&mut file, look, now + 2 * MS));
         assert!(!healthy(&file));
         assert_eq!(file.latest().seen, now + 2 * MS);
+        assert_eq!(file.latest().noticed, now + 2 * MS);
+    }
+
+    #[test]
+    fn a_change_in_place_is_believed_at_once_when_its_writer_is_done() {
+        let now = Instant::now();
+        let mut file = opened(now);
+        let changed = |file: &HealthFile| good_at(Some(file), r#"{"a": false}"#, place(0), 1);
+        let look = changed(&file);
+        assert!(!saw(&mut file, look, now));
+        assert!(healthy(&file));
+        let look = changed(&file);
+        assert!(saw_whole(&mut file, look, now + MS));
+        assert!(!healthy(&file));
+        assert_eq!(file.due(), None);
+    }
+
+    #[test]
+    fn a_change_in_place_that_nobody_tells_of_is_believed_once_it_has_settled() {
+        let now = Instant::now();
+        let mut file = opened(now);
+        let changed = |file: &HealthFile| good_at(Some(file), r#"{"a": false}"#, place(0), 1);
+        let look = changed(&file);
+        assert!(!saw(&mut file, look, now));
+        assert_eq!(file.due(), Some(now + SETTLE));
+        let look = changed(&file);
+        assert!(!saw(&mut file, look, now + SETTLE - MS), "too early");
+        assert_eq!(file.latest().state, FileState::Ok);
+        let look = changed(&file);
+        assert!(saw(&mut file, look, now + SETTLE));
+        assert!(!healthy(&file));
+        assert_eq!((file.due(), file.latest().seen), (None, now + SETTLE));
+    }
+
+    #[test]
+    fn a_slow_writer_in_place_is_not_believed_before_it_stops() {
+        let now = Instant::now();
+        let mut file = opened(now);
+        // Old and new mixed: each of them is a report, and none is the writer's.
+        for (round, text) in [r#"{"a":  false}"#, r#"{"a": false }"#].iter().enumerate() {
+            let at = now + SETTLE * u32::try_from(round).unwrap();
+            let look = good_at(Some(&file), text, place(0), 1);
+            assert!(!saw(&mut file, look, at), "{text}");
+        }
+        // The same bytes, but written at another time.
+        let look = good_at(Some(&file), r#"{"a": false }"#, place(0), 2);
+        assert!(!saw(&mut file, look, now + 2 * SETTLE));
+        let look = good_at(Some(&file), "{}", place(0), 3);
+        assert!(saw(&mut file, look, now + GRACE), "but it lasts too long");
+        assert_eq!(file.latest().state, corrupt("is being written"));
+        assert!(healthy(&file));
+        let look = good_at(Some(&file), "{}", place(0), 3);
+        assert_eq!(file.due(), Some(now + GRACE + SETTLE));
+        assert!(saw(&mut file, look, now + GRACE + SETTLE));
+        assert_eq!(file.latest().state, FileState::Ok);
+    }
+
+    #[test]
+    fn what_a_bad_file_turns_into_is_a_change_in_place() {
+        let now = Instant::now();
+        let mut file = first(bad_at("x", Some(place(7))), now);
+        let look = good_at(None, r#"{"a": true}"#, place(7), 1);
+        assert!(!saw(&mut file, look, now));
+        let look = good_at(None, r#"{"a": true}"#, place(8), 1);
+        assert!(saw(&mut file, look, now), "renamed");
+    }
+
+    #[test]
+    fn a_change_that_is_undone_is_none() {
+        let now = Instant::now();
+        let mut file = opened(now);
+        let look = good_at(Some(&file), "{}", place(0), 0);
+        assert!(!saw(&mut file, look, now));
+        let look = good(Some(&file), r#"{"a": true}"#, 0);
+        assert!(!saw(&mut file, look, now + MS));
+        assert_eq!(file.due(), None);
+        assert!(healthy(&file));
+    }
+
+    #[test]
+    fn the_first_look_finds_the_age_and_no_later_one() {
+        let now = Instant::now();
+        let wall_clock = SystemTime::now();
+        let written = |age: i32| {
+            let Look::Good(mut good) = good(None, r#"{"a": true}"#, age.into()) else {
+                unreachable!("it is good");
+            };
+            good.modified = match u32::try_from(age) {
+                Ok(age) => Some(wall_clock - MS * age),
+                Err(_) => Some(wall_clock + MS * age.unsigned_abs()),
+            };
+            Look::Good(good)
+        };
+        let open = |age| HealthFile::first("file".into(), written(age), now, wall_clock);
+        let mut file = open(5_000);
+        assert_eq!(file.latest().age(now + 7 * MS), 5_007 * MS);
+        assert_eq!(open(-5_000).latest().age(now + 7 * MS), 7 * MS);
+        // The wall clock has jumped: the modification time is hours away.
+        for (at, age) in [(10, 3_600_000), (20, -3_600_000)] {
+            assert!(saw(&mut file, written(age), now + at * MS));
+            assert_eq!(file.latest().age(now + (at + 3) * MS), 3 * MS);
+        }
+        let missing = first(Look::Missing, now);
+        assert_eq!(missing.latest().age(now + MS), MS);
+    }
+
+    #[test]
+    fn a_rename_is_when_the_file_was_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, temporary) = (directory.path().join("a"), directory.path().join("b"));
+        std::fs::write(&temporary, "{}").unwrap();
+        let modified = std::fs::metadata(&temporary).unwrap().modified().unwrap();
+        std::thread::sleep(20 * MS);
+        std::fs::rename(&temporary, &path).unwrap();
+        let file = HealthFile::open(path);
+        assert_eq!(file.latest().modified, Some(modified));
+        let changed = file.latest().changed.unwrap();
+        assert!(changed >= modified + 10 * MS, "{changed:?}");
+        assert!(file.latest().age(Instant::now()) >= 20 * MS);
     }
 
     #[test]
@@ -395,7 +721,7 @@ mod tests {
         let mut file = opened(now);
         let before = file.latest().report.clone().unwrap();
         let look = good(Some(&file), r#"{"a": true}"#, 1);
-        assert!(file.observe(look, now + 5 * MS));
+        assert!(saw(&mut file, look, now + 5 * MS));
         assert_eq!(file.latest().seen, now + 5 * MS);
         assert!(Arc::ptr_eq(&before, file.latest().report.as_ref().unwrap()));
     }
@@ -404,39 +730,39 @@ mod tests {
     fn trouble_shorter_than_the_grace_is_no_news() {
         let now = Instant::now();
         let mut file = opened(now);
-        assert!(!file.observe(Look::Missing, now));
+        assert!(!saw(&mut file, Look::Missing, now));
         assert_eq!(file.due(), Some(now + GRACE));
-        assert!(!file.observe(bad("half"), now + GRACE - MS));
+        assert!(!saw(&mut file, bad("half"), now + GRACE - MS));
         let look = good(Some(&file), r#"{"a": true}"#, 0);
-        assert!(!file.observe(look, now + GRACE));
+        assert!(!saw(&mut file, look, now + GRACE));
         assert_eq!(file.due(), None);
         // And the time starts anew.
-        assert!(!file.observe(bad("half"), now + 2 * GRACE));
+        assert!(!saw(&mut file, bad("half"), now + 2 * GRACE));
     }
 
     #[test]
     fn lasting_trouble_is_news_once_and_the_report_stays() {
         let now = Instant::now();
         let mut file = opened(now);
-        assert!(!file.observe(bad("x"), now));
-        assert!(!file.observe(bad("y"), now + GRACE / 2));
-        assert!(file.observe(bad("y"), now + GRACE));
+        assert!(!saw(&mut file, bad("x"), now));
+        assert!(!saw(&mut file, bad("y"), now + GRACE / 2));
+        assert!(saw(&mut file, bad("y"), now + GRACE));
         assert_eq!(file.latest().state, corrupt("y"));
         assert!(healthy(&file));
         assert_eq!(file.latest().seen, now, "a bad file is not fresh");
-        assert!(!file.observe(bad("y"), now + 5 * GRACE));
+        assert!(!saw(&mut file, bad("y"), now + 5 * GRACE));
         assert_eq!(file.due(), None);
     }
 
     #[test]
     fn trouble_that_turns_into_other_trouble_has_its_own_grace() {
         let now = Instant::now();
-        let mut file = HealthFile::first("file".into(), bad("x"), now);
-        assert!(!file.observe(bad("half of the repair"), now + GRACE));
+        let mut file = first(bad("x"), now);
+        assert!(!saw(&mut file, bad("half of the repair"), now + GRACE));
         let look = good(None, r#"{"a": true}"#, 3);
-        assert!(file.observe(look, now + GRACE + MS));
-        assert!(!file.observe(Look::Missing, now + 3 * GRACE));
-        assert!(file.observe(Look::Missing, now + 4 * GRACE));
+        assert!(saw(&mut file, look, now + GRACE + MS));
+        assert!(!saw(&mut file, Look::Missing, now + 3 * GRACE));
+        assert!(saw(&mut file, Look::Missing, now + 4 * GRACE));
         assert_eq!(file.latest().state, FileState::Missing);
         assert!(healthy(&file));
     }
@@ -445,10 +771,10 @@ mod tests {
     fn a_file_that_returns_unwritten_is_ok_but_not_fresh() {
         let now = Instant::now();
         let mut file = opened(now);
-        file.observe(Look::Missing, now);
-        assert!(file.observe(Look::Missing, now + GRACE));
+        saw(&mut file, Look::Missing, now);
+        assert!(saw(&mut file, Look::Missing, now + GRACE));
         let look = good(Some(&file), r#"{"a": true}"#, 0);
-        assert!(file.observe(look, now + 2 * GRACE));
+        assert!(saw(&mut file, look, now + 2 * GRACE));
         assert_eq!(file.latest().state, FileState::Ok);
         assert_eq!(file.latest().seen, now);
     }

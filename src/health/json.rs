@@ -5,9 +5,12 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
+
+/// How long a string may be to be shown in a message.
+const SHORT_BYTES_MAX: usize = 32;
 
 /// Any JSON value, as written. Depth is bounded by `serde_json` (128).
 #[derive(Clone, Debug, PartialEq)]
@@ -21,76 +24,84 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// What a person calls this kind of value.
-    pub(super) fn kind(&self) -> &'static str {
+    /// What a person is told to have written: the value if it is short, or else its kind.
+    pub(super) fn found(&self) -> String {
         match self {
-            Self::Null => "null",
-            Self::Bool(_) => "a boolean",
-            Self::Number(_) => "a number",
-            Self::String(_) => "a string",
-            Self::Array(_) => "an array",
-            Self::Object(_) => "an object",
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Number(value) => value.to_string(),
+            Self::String(value) if value.len() <= SHORT_BYTES_MAX => format!("{value:?}"),
+            Self::String(_) => "a long string".to_owned(),
+            Self::Array(_) => "an array".to_owned(),
+            Self::Object(_) => "an object".to_owned(),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        Checked(Ok).deserialize(deserializer)
     }
 }
 
-struct JsonVisitor;
+/// Reads any value and hands it to a check. A complaint that is raised here, while the value is being
+/// read, is given the position of the value; later it would be that of the end of what encloses it.
+pub(super) struct Checked<C>(pub(super) C);
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+impl<'de, T, C: FnOnce(Json) -> Result<T, String>> DeserializeSeed<'de> for Checked<C> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T, C: FnOnce(Json) -> Result<T, String>> Visitor<'de> for Checked<C> {
+    type Value = T;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
+    fn visit_unit<E: Error>(self) -> Result<T, E> {
+        self.0(Json::Null).map_err(E::custom)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+        self.0(Json::Bool(value)).map_err(E::custom)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value.into()))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<T, E> {
+        self.0(Json::Number(value.into())).map_err(E::custom)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value.into()))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
+        self.0(Json::Number(value.into())).map_err(E::custom)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
+        // JSON has no infinity, so that every float is a number.
+        self.0(Number::from_f64(value).map_or(Json::Null, Json::Number)).map_err(E::custom)
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::String(value.to_owned()))
+    fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
+        self.0(Json::String(value.to_owned())).map_err(E::custom)
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Json, E> {
-        Ok(Json::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<T, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = access.next_element()? {
             values.push(value);
         }
-        Ok(Json::Array(values))
+        self.0(Json::Array(values)).map_err(Error::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<T, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = access.next_entry()? {
             entries.push(entry);
         }
-        Ok(Json::Object(entries))
+        self.0(Json::Object(entries)).map_err(Error::custom)
     }
 }
 

@@ -1,23 +1,47 @@
 //! What one version of the health file says. Immutable once parsed; knows no file and no clock.
 //!
 //! The format is one JSON object. A key is the name of a backend; a value is `true`, `false`, or an
-//! object with a boolean `healthy` and an optional string `reason`, whose other fields are ignored.
+//! object with a boolean `healthy` and, if wanted, `reason`, `weight`, `max_in_flight` and `state`.
+//! Other fields are ignored, but remembered, for somebody may have misspelt one.
+//!
 //! A file is taken whole or not at all: a report that is half right could send requests to a
-//! backend that someone meant to take out.
+//! backend that someone meant to take out. It is checked while it is parsed, so that every complaint
+//! has a line and a column.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
 
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use thiserror::Error;
 
-use super::json::Json;
+use super::json::{Checked, Json};
 
 /// The largest health file that is read, in bytes: 16 MiB, some hundred thousand backends.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many unknown fields a report remembers by name.
+const UNKNOWN_FIELDS_MAX: usize = 8;
+
+/// The fields that the object of a backend may have.
+const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+
+const WEIGHTS: RangeInclusive<u32> = 1..=1000;
+const SLOTS: RangeInclusive<u32> = 1..=10_000;
 
 /// What the health file says about every backend that it names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     verdicts: BTreeMap<Box<str>, Verdict>,
+    unknown_fields: UnknownFields,
+}
+
+/// The first of the fields that nobody knows, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct UnknownFields {
+    first: Vec<String>,
+    count: usize,
 }
 
 /// What the health file says about one backend.
@@ -69,43 +93,15 @@ pub enum ReportError {
     /// Larger than [`FILE_BYTES_MAX`].
     #[error("longer than {FILE_BYTES_MAX} bytes")]
     TooLong,
-    /// Not text.
-    #[error("not UTF-8 from byte {offset} on")]
-    NotUtf8 {
-        /// Bytes before the first that is wrong.
-        offset: usize,
-    },
-    /// Not JSON, or cut off.
-    #[error("line {line}, column {column}: not JSON: {problem}")]
-    NotJson {
-        /// Counted from 1.
+    /// Not UTF-8, not JSON, cut off, a wrong type or range, a key that is there twice.
+    #[error("line {line}, column {column}: {problem}")]
+    Invalid {
+        /// Where the problem was found, counted from 1.
         line: usize,
         /// Counted from 1, in bytes; 0 is the end of the line before.
         column: usize,
-        /// What the parser says.
+        /// What is wrong.
         problem: String,
-    },
-    /// JSON, but not an object at the top.
-    #[error("expected an object with a key for each backend, found {found}")]
-    NotAnObject {
-        /// What it is instead.
-        found: &'static str,
-    },
-    /// A value of the wrong type.
-    #[error("{key:?}: expected {expected}, found {found}")]
-    WrongType {
-        /// The key, with a dot before the field of an object (`server1.healthy`).
-        key: String,
-        /// What may stand there.
-        expected: &'static str,
-        /// What stands there.
-        found: &'static str,
-    },
-    /// A key that is there twice: which one is meant?
-    #[error("{key:?} is there twice")]
-    DuplicateKey {
-        /// The key, with a dot before the field of an object.
-        key: String,
     },
 }
 
@@ -116,14 +112,11 @@ impl Report {
     ///
     /// When anything at all is wrong with the file: see [`ReportError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
-        let mut verdicts = BTreeMap::new();
-        for (key, value) in entries(bytes)? {
-            let verdict = Verdict::parse(&key, &value)?;
-            if verdicts.insert(key.as_str().into(), verdict).is_some() {
-                return Err(ReportError::DuplicateKey { key });
-            }
-        }
-        Ok(Self { verdicts })
+        let mut deserializer = serde_json::Deserializer::from_str(text(bytes)?);
+        let parsed = deserializer.deserialize_map(ReportVisitor);
+        parsed
+            .and_then(|report| deserializer.end().map(|()| report))
+            .map_err(|error| invalid(&error))
     }
 
     /// What the file says about the backend of this name; `None` when it does not name it.
@@ -131,104 +124,234 @@ impl Report {
         self.verdicts.get(name)
     }
 
-    /// TEMPORARY
-    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
-        std::iter::empty()
-    }
-
     /// Every name in the file, sorted and unique; also names that no backend has.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.verdicts.keys().map(Box::as_ref)
     }
+
+    /// Fields that nobody knows, as `server1.colour`: the first eight, in the order of the file.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
+        self.unknown_fields.first.iter().map(String::as_str)
+    }
+
+    /// How many fields nobody knows, those beyond [`Self::unknown_fields`] included.
+    pub fn unknown_field_count(&self) -> usize {
+        self.unknown_fields.count
+    }
 }
 
 impl Verdict {
-    fn parse(key: &str, value: &Json) -> Result<Self, ReportError> {
-        match value {
-            Json::Bool(healthy) => Ok(Self {
-                healthy: *healthy,
-                ..Self::default()
-            }),
-            Json::Object(fields) => Self::parse_fields(key, fields),
-            other => Err(ReportError::WrongType {
-                key: key.to_owned(),
-                expected: "true, false or an object",
-                found: other.kind(),
-            }),
+    /// Takes in one of [`FIELDS`]; the error is what would have been right.
+    fn set(&mut self, field: &str, value: &Json) -> Result<(), String> {
+        match (field, value) {
+            ("healthy", Json::Bool(healthy)) => self.healthy = *healthy,
+            ("healthy", _) => return Err("true or false".to_owned()),
+            ("reason", Json::String(reason)) => self.reason = Some(reason.as_str().into()),
+            ("reason", _) => return Err("a string".to_owned()),
+            ("weight", value) => self.weight = Some(whole_number(value, WEIGHTS)?),
+            ("max_in_flight", value) => self.max_in_flight = Some(whole_number(value, SLOTS)?),
+            (_, value) => self.state = state(value)?,
         }
-    }
-
-    fn parse_fields(key: &str, fields: &[(String, Json)]) -> Result<Self, ReportError> {
-        let healthy = match only(key, fields, "healthy")? {
-            Some(Json::Bool(healthy)) => *healthy,
-            other => return Err(wrong_field(key, "healthy", "true or false", other)),
-        };
-        let reason = match only(key, fields, "reason")? {
-            None => None,
-            Some(Json::String(reason)) => Some(reason.as_str().into()),
-            other => return Err(wrong_field(key, "reason", "a string", other)),
-        };
-        Ok(Self {
-            healthy,
-            reason,
-            ..Self::default()
-        })
+        Ok(())
     }
 }
 
-/// The top-level entries in the order of the file, duplicates included.
-pub(super) fn entries(bytes: &[u8]) -> Result<Vec<(String, Json)>, ReportError> {
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(ReportError::TooLong);
+impl UnknownFields {
+    fn add(&mut self, path: String) {
+        self.count += 1;
+        if self.first.len() < UNKNOWN_FIELDS_MAX {
+            self.first.push(path);
+        }
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| ReportError::NotUtf8 {
-        offset: error.valid_up_to(),
-    })?;
-    match serde_json::from_str(text).map_err(|error| not_json(&error))? {
+}
+
+/// Any JSON object, for the writer: its entries in the order of the file, duplicates included.
+pub(super) fn entries(bytes: &[u8]) -> Result<Vec<(String, Json)>, ReportError> {
+    match serde_json::from_str(text(bytes)?).map_err(|error| invalid(&error))? {
         Json::Object(entries) => Ok(entries),
-        other => Err(ReportError::NotAnObject {
-            found: other.kind(),
+        other => Err(ReportError::Invalid {
+            line: 1,
+            column: 1,
+            problem: format!("expected an object, found {}", other.found()),
         }),
     }
 }
 
-/// The value of a field that may be there once or not at all.
-fn only<'a>(
-    key: &str,
-    fields: &'a [(String, Json)],
-    field: &str,
-) -> Result<Option<&'a Json>, ReportError> {
-    let mut found = fields.iter().filter(|(name, _)| name == field);
-    let first = found.next();
-    if found.next().is_some() {
-        return Err(ReportError::DuplicateKey {
-            key: format!("{key}.{field}"),
-        });
-    }
-    Ok(first.map(|(_, value)| value))
-}
+struct ReportVisitor;
 
-fn wrong_field(
-    key: &str,
-    field: &str,
-    expected: &'static str,
-    found: Option<&Json>,
-) -> ReportError {
-    ReportError::WrongType {
-        key: format!("{key}.{field}"),
-        expected,
-        found: found.map_or("nothing", Json::kind),
+impl<'de> Visitor<'de> for ReportVisitor {
+    type Value = Report;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object with a key for each backend")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Report, A::Error> {
+        let mut report = Report::default();
+        while let Some(name) = access.next_key::<Box<str>>()? {
+            if report.verdicts.contains_key(&name) {
+                return Err(Error::custom(is_there_twice(&name)));
+            }
+            let verdict = access.next_value_seed(VerdictVisitor {
+                name: &name,
+                unknown_fields: &mut report.unknown_fields,
+            })?;
+            report.verdicts.insert(name, verdict);
+        }
+        Ok(report)
     }
 }
 
-fn not_json(error: &serde_json::Error) -> ReportError {
+/// Reads what stands behind the name of a backend.
+struct VerdictVisitor<'a> {
+    name: &'a str,
+    unknown_fields: &'a mut UnknownFields,
+}
+
+impl VerdictVisitor<'_> {
+    /// What is no verdict, whatever it is.
+    fn refuse<E: Error>(self, found: Json) -> Result<Verdict, E> {
+        Err(E::custom(wrong(
+            self.name,
+            "true, false or an object",
+            &found,
+        )))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for VerdictVisitor<'_> {
+    type Value = Verdict;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Verdict, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for VerdictVisitor<'_> {
+    type Value = Verdict;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("true, false or an object")
+    }
+
+    fn visit_bool<E>(self, healthy: bool) -> Result<Verdict, E> {
+        Ok(Verdict {
+            healthy,
+            ..Verdict::default()
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Verdict, A::Error> {
+        let mut verdict = Verdict::default();
+        let mut met = Vec::with_capacity(FIELDS.len());
+        while let Some(field) = access.next_key::<String>()? {
+            let path = format!("{}.{field}", self.name);
+            if !FIELDS.contains(&field.as_str()) {
+                access.next_value::<Json>()?;
+                self.unknown_fields.add(path);
+                continue;
+            }
+            if met.contains(&field) {
+                return Err(Error::custom(is_there_twice(&path)));
+            }
+            access.next_value_seed(Checked(|value| {
+                let set = verdict.set(&field, &value);
+                set.map_err(|expected| wrong(&path, &expected, &value))
+            }))?;
+            met.push(field);
+        }
+        if !met.iter().any(|field| field == "healthy") {
+            let path = format!("{}.healthy", self.name);
+            let problem = format!("{path:?}: expected true or false, found nothing");
+            return Err(Error::custom(problem));
+        }
+        Ok(verdict)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Verdict, E> {
+        self.refuse(Json::Null)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Verdict, E> {
+        self.refuse(Json::Number(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Verdict, E> {
+        self.refuse(Json::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Verdict, E> {
+        Checked(Ok)
+            .visit_f64(value)
+            .and_then(|found| self.refuse(found))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Verdict, E> {
+        self.refuse(Json::String(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Verdict, A::Error> {
+        self.refuse(Json::Array(Vec::new()))
+    }
+}
+
+fn whole_number(value: &Json, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let number = match value {
+        Json::Number(number) => number.as_u64().and_then(|number| number.try_into().ok()),
+        _ => None,
+    };
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            let (least, most) = range.into_inner();
+            format!("a whole number in {least}..={most}")
+        })
+}
+
+fn state(value: &Json) -> Result<State, String> {
+    State::ALL
+        .iter()
+        .find(|(name, _)| matches!(value, Json::String(found) if found == name))
+        .map(|(_, state)| *state)
+        .ok_or_else(|| "\"ready\", \"drain\" or \"maint\"".to_owned())
+}
+
+fn wrong(path: &str, expected: &str, found: &Json) -> String {
+    format!("{path:?}: expected {expected}, found {}", found.found())
+}
+
+fn is_there_twice(path: &str) -> String {
+    format!("{path:?} is there twice")
+}
+
+fn text(bytes: &[u8]) -> Result<&str, ReportError> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(ReportError::TooLong);
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let last_line = before.rsplit(|byte| *byte == b'\n').next();
+        ReportError::Invalid {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + last_line.map_or(0, <[u8]>::len),
+            problem: "not UTF-8".to_owned(),
+        }
+    })
+}
+
+fn invalid(error: &serde_json::Error) -> ReportError {
+    let (line, column) = (error.line(), error.column());
     let text = error.to_string();
-    // serde_json ends its text with the position, which our own already begins with.
-    let problem = text.split(" at line ").next().unwrap_or(&text);
-    ReportError::NotJson {
-        line: error.line(),
-        column: error.column(),
-        problem: problem.to_owned(),
+    // serde_json ends its text with the position, which our own begins with.
+    let position = format!(" at line {line} column {column}");
+    let problem = text.strip_suffix(&position).unwrap_or(&text);
+    ReportError::Invalid {
+        line,
+        column,
+        problem: match error.classify() {
+            Category::Data => problem.to_owned(),
+            _ => format!("not JSON: {problem}"),
+        },
     }
 }
 
@@ -242,18 +365,37 @@ mod tests {
         Report::parse(text.as_bytes()).unwrap_err().to_string()
     }
 
+    const OBJECT: &str = r#"{
+      "a": { "healthy": false, "reason": "no answer", "weight": 1000, "max_in_flight": 10000, "state": "drain" },
+      "b": { "state": "maint", "healthy": true, "weight": 1, "max_in_flight": 1 }, "c": true }"#;
+
     #[test]
     fn reads_booleans_and_objects() {
-        let report = Report::parse(
-            br#" {"b": true, "a": false, "c": {"healthy": false, "reason": "no answer", "x": [1]}} "#,
-        )
-        .unwrap();
+        let report = Report::parse(OBJECT.as_bytes()).unwrap();
         assert_eq!(report.names().collect::<Vec<_>>(), ["a", "b", "c"]);
-        assert!(report.verdict("b").unwrap().healthy);
-        assert!(!report.verdict("a").unwrap().healthy);
-        let c = report.verdict("c").unwrap();
-        assert_eq!((c.healthy, c.reason.as_deref()), (false, Some("no answer")));
+        let a = Verdict {
+            healthy: false,
+            reason: Some("no answer".into()),
+            state: State::Drain,
+            weight: Some(1000),
+            max_in_flight: Some(10_000),
+        };
+        assert_eq!(report.verdict("a"), Some(&a));
+        let b = Verdict {
+            healthy: true,
+            reason: None,
+            state: State::Maint,
+            weight: Some(1),
+            max_in_flight: Some(1),
+        };
+        assert_eq!(report.verdict("b"), Some(&b));
+        let c = Verdict {
+            healthy: true,
+            ..Verdict::default()
+        };
+        assert_eq!(report.verdict("c"), Some(&c));
         assert_eq!(report.verdict("d"), None);
+        assert_eq!(report.unknown_field_count(), 0);
     }
 
     #[test]
@@ -262,81 +404,158 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
+    fn unknown_fields_are_remembered_up_to_a_limit() {
+        let text = r#"{"a": {"colour": {"healthy": 1}, "healthy": true}, "b": {"healthy": true, "Weight": 0}}"#;
+        let report = Report::parse(text.as_bytes()).unwrap();
+        assert!(report.unknown_fields().eq(["a.colour", "b.Weight"]));
+        assert_eq!(report.unknown_field_count(), 2);
+        let many: String = (0..20).map(|number| format!(", \"{number}\": 0")).collect();
+        let report = Report::parse(format!("{{\"a\": {{\"healthy\": true{many}}}}}").as_bytes());
+        let report = report.unwrap();
+        assert_eq!(report.unknown_fields().count(), UNKNOWN_FIELDS_MAX);
+        assert_eq!(report.unknown_field_count(), 20);
+    }
+
+    #[test]
+    fn says_what_is_no_report_and_where() {
         let table = [
-            ("", "line 1, column 0: not JSON: EOF while parsing a value"),
+            ("", "1, column 0: not JSON: EOF while parsing a value"),
             (
                 "{\"a\": true,\n \"b\": maybe}",
-                "line 2, column 7: not JSON: expected value",
+                "2, column 7: not JSON: expected value",
             ),
             (
                 "{\"a\": true",
-                "line 1, column 10: not JSON: EOF while parsing an object",
+                "1, column 10: not JSON: EOF while parsing an object",
             ),
             (
                 "{\"a\": true} x",
-                "line 1, column 13: not JSON: trailing characters",
+                "1, column 13: not JSON: trailing characters",
             ),
             (
                 "[true]",
-                "expected an object with a key for each backend, found an array",
+                "1, column 0: invalid type: sequence, expected an object with a key for each backend",
             ),
             (
                 "true",
-                "expected an object with a key for each backend, found a boolean",
+                "1, column 4: invalid type: boolean `true`, expected an object with a key for each backend",
             ),
             (
-                r#"{"a": 1}"#,
-                r#""a": expected true, false or an object, found a number"#,
+                "{\"a\": true,\n\"b\": true,\n\"a\": true}",
+                "3, column 3: \"a\" is there twice",
             ),
             (
-                r#"{"a": "true"}"#,
-                r#""a": expected true, false or an object, found a string"#,
+                "{\n\"a\": {\n\"healthy\": true,\n\"healthy\": true\n}}",
+                "4, column 9: \"a.healthy\" is there twice",
             ),
             (
-                r#"{"a": null}"#,
-                r#""a": expected true, false or an object, found null"#,
+                r#"{"a": true, "\u0061": false}"#,
+                r#"1, column 20: "a" is there twice"#,
             ),
             (
-                r#"{"a": {}}"#,
-                r#""a.healthy": expected true or false, found nothing"#,
+                "{\"a\": {\n}}",
+                "2, column 1: \"a.healthy\": expected true or false, found nothing",
             ),
             (
-                r#"{"a": {"healthy": 1}}"#,
-                r#""a.healthy": expected true or false, found a number"#,
-            ),
-            (
-                r#"{"a": {"healthy": true, "reason": 3}}"#,
-                r#""a.reason": expected a string, found a number"#,
-            ),
-            (
-                r#"{"a": true, "b": true, "a": true}"#,
-                r#""a" is there twice"#,
-            ),
-            (
-                r#"{"a": {"healthy": true, "healthy": false}}"#,
-                r#""a.healthy" is there twice"#,
+                "{\"a at line 1 column 1\": 1}",
+                "1, column 26: \"a at line 1 column 1\": expected true, false or an object, found 1",
             ),
         ];
         for (text, expected) in table {
-            assert_eq!(error(text), expected, "{text}");
+            assert_eq!(error(text), format!("line {expected}"), "{text}");
         }
     }
 
     #[test]
-    fn a_key_written_with_escapes_is_the_same_key() {
-        assert_eq!(
-            error(r#"{"a": true, "\u0061": false}"#),
-            r#""a" is there twice"#
-        );
+    fn says_what_a_backend_may_be() {
+        let long = format!("\"{}\"", "x".repeat(100));
+        let table = [
+            ("1", "1"),
+            ("-1", "-1"),
+            ("0.5", "0.5"),
+            ("null", "null"),
+            ("\"true\"", "\"true\""),
+            (&long, "a long string"),
+            ("[true]", "an array"),
+        ];
+        for (value, found) in table {
+            let text = format!("{{\n  \"a\": {value}\n}}");
+            let error = error(&text);
+            let (position, problem) = error.split_once(": ").unwrap();
+            assert!(position.starts_with("line 2, column "), "{position}");
+            let expected = format!("\"a\": expected true, false or an object, found {found}");
+            assert_eq!(problem, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_each_field_may_be() {
+        let table = [
+            ("healthy", "1", "true or false, found 1"),
+            ("healthy", "null", "true or false, found null"),
+            ("reason", "3", "a string, found 3"),
+            ("reason", "null", "a string, found null"),
+            ("weight", "0", "a whole number in 1..=1000, found 0"),
+            ("weight", "1001", "a whole number in 1..=1000, found 1001"),
+            ("weight", "1.0", "a whole number in 1..=1000, found 1.0"),
+            (
+                "weight",
+                "4294967297",
+                "a whole number in 1..=1000, found 4294967297",
+            ),
+            ("weight", "true", "a whole number in 1..=1000, found true"),
+            (
+                "max_in_flight",
+                "10001",
+                "a whole number in 1..=10000, found 10001",
+            ),
+            (
+                "max_in_flight",
+                "-1",
+                "a whole number in 1..=10000, found -1",
+            ),
+            (
+                "max_in_flight",
+                "{}",
+                "a whole number in 1..=10000, found an object",
+            ),
+            (
+                "state",
+                "\"down\"",
+                r#""ready", "drain" or "maint", found "down""#,
+            ),
+            (
+                "state",
+                "[]",
+                r#""ready", "drain" or "maint", found an array"#,
+            ),
+        ];
+        for (field, value, expected) in table {
+            let healthy = if field == "healthy" {
+                ""
+            } else {
+                "\"healthy\": true,\n"
+            };
+            let text = format!("{{\"a\": {{\n{healthy}\"{field}\": {value}\n}}}}");
+            let line = if field == "healthy" { 2 } else { 3 };
+            let error = error(&text);
+            let (position, problem) = error.split_once(": ").unwrap();
+            assert!(
+                position.starts_with(&format!("line {line}, column ")),
+                "{error}"
+            );
+            assert_eq!(
+                problem,
+                format!("\"a.{field}\": expected {expected}"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
     fn refuses_what_is_not_text_or_too_long() {
-        assert_eq!(
-            Report::parse(b"{\"\xff\": true}"),
-            Err(ReportError::NotUtf8 { offset: 2 })
-        );
+        let error = Report::parse(b"{\n\"\xff\": true}").unwrap_err();
+        assert_eq!(error.to_string(), "line 2, column 2: not UTF-8");
         let mut long = b"{}".to_vec();
         long.resize(FILE_BYTES_MAX, b' ');
         assert_eq!(Report::parse(&long), Ok(Report::default()));
@@ -346,11 +565,149 @@ mod tests {
 
     #[test]
     fn nesting_without_end_is_an_error_not_a_crash() {
-        let deep = format!("{{\"a\": {}", "[".repeat(1_000_000));
+        let deep = format!("{{\"a\": {{\"x\": {}", "[".repeat(1_000_000));
         assert!(error(&deep).contains("recursion limit"), "{}", error(&deep));
     }
 
+    /// The same format, told in another way: what the parser is compared with.
+    mod reference {
+        use serde::Deserialize;
+        use serde::de::{Deserializer, MapAccess, Visitor};
+        use serde_json::Value;
+
+        use super::super::{State, Verdict};
+
+        /// An object in which nothing is lost.
+        struct Pairs<T>(Vec<(String, T)>);
+
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Entry {
+            Healthy(bool),
+            Fields(Pairs<Value>),
+        }
+
+        impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct PairsVisitor<T>(std::marker::PhantomData<T>);
+                impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
+                    type Value = Pairs<T>;
+                    fn expecting(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        Ok(())
+                    }
+                    fn visit_map<A: MapAccess<'de>>(
+                        self,
+                        mut map: A,
+                    ) -> Result<Pairs<T>, A::Error> {
+                        let mut pairs = Vec::new();
+                        while let Some(pair) = map.next_entry()? {
+                            pairs.push(pair);
+                        }
+                        Ok(Pairs(pairs))
+                    }
+                }
+                deserializer.deserialize_map(PairsVisitor(std::marker::PhantomData))
+            }
+        }
+
+        /// Every name and its verdict, sorted; `None` for a file that is no report.
+        pub(super) fn parse(bytes: &[u8]) -> Option<Vec<(String, Verdict)>> {
+            let Pairs(entries) = serde_json::from_slice::<Pairs<Entry>>(bytes).ok()?;
+            let mut verdicts = entries
+                .into_iter()
+                .map(|(name, entry)| Some((name, verdict(entry)?)))
+                .collect::<Option<Vec<_>>>()?;
+            verdicts.sort_by(|left, right| left.0.cmp(&right.0));
+            let unique = verdicts.windows(2).all(|pair| pair[0].0 != pair[1].0);
+            unique.then_some(verdicts)
+        }
+
+        fn verdict(entry: Entry) -> Option<Verdict> {
+            let fields = match entry {
+                Entry::Healthy(healthy) => {
+                    return Some(Verdict {
+                        healthy,
+                        ..Verdict::default()
+                    });
+                }
+                Entry::Fields(Pairs(fields)) => fields,
+            };
+            let known = ["healthy", "reason", "weight", "max_in_flight", "state"];
+            let times = |name: &str| fields.iter().filter(|(field, _)| field == name).count();
+            if known.iter().any(|name| times(name) > 1) {
+                return None;
+            }
+            let field = |name: &str| fields.iter().find(|(field, _)| field == name);
+            let within = |name: &str, most: u64| match field(name) {
+                None => Some(None),
+                Some((_, value)) => {
+                    let number = value
+                        .as_u64()
+                        .filter(|number| (1..=most).contains(number))?;
+                    Some(Some(u32::try_from(number).ok()?))
+                }
+            };
+            Some(Verdict {
+                healthy: field("healthy")?.1.as_bool()?,
+                reason: match field("reason") {
+                    None => None,
+                    Some((_, value)) => Some(value.as_str()?.into()),
+                },
+                weight: within("weight", 1000)?,
+                max_in_flight: within("max_in_flight", 10_000)?,
+                state: match field("state").map(|(_, value)| value.as_str()) {
+                    None | Some(Some("ready")) => State::Ready,
+                    Some(Some("drain")) => State::Drain,
+                    Some(Some("maint")) => State::Maint,
+                    Some(_) => return None,
+                },
+            })
+        }
+    }
+
+    /// What the parser makes of `bytes`; fails unless the reference makes the same of it.
+    fn agreed(bytes: &[u8]) -> Option<Report> {
+        let report = Report::parse(bytes).ok();
+        let verdicts = report.as_ref().map(|report| {
+            let verdicts = report.verdicts.iter();
+            verdicts
+                .map(|(name, verdict)| (name.to_string(), verdict.clone()))
+                .collect()
+        });
+        let text = String::from_utf8_lossy(bytes);
+        assert_eq!(verdicts, reference::parse(bytes), "{text}");
+        report
+    }
+
+    #[test]
+    fn a_cut_or_damaged_file_is_read_as_the_reference_reads_it_or_not_at_all() {
+        let tracked = include_str!("../../health_status.json");
+        for text in [OBJECT, tracked] {
+            assert!(agreed(text.as_bytes()).is_some());
+            let whole = text.trim_end().len();
+            for end in 0..text.len() {
+                assert_eq!(agreed(&text.as_bytes()[..end]).is_some(), end >= whole);
+            }
+            let mut read = 0;
+            for place in 0..text.len() {
+                for bit in 0..8 {
+                    let mut bytes = text.as_bytes().to_vec();
+                    bytes[place] ^= 1 << bit;
+                    read += usize::from(agreed(&bytes).is_some());
+                }
+            }
+            assert!(read > 0, "no damage that can be read: names and reasons");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_reference_agrees_about_anything_that_looks_like_a_report(
+            text in r#"\{("a":|"b":)?(true|\{("healthy":(true|false),?|"(weight|max_in_flight)":(0|1|1000|1001|10000|10001|1.0),?|"state":("ready"|"drain"|"down"),?|"reason":("x"|null),?|"x":\[\],?){0,4}\}),?("a":false)?\}"#,
+        ) {
+            agreed(text.as_bytes());
+        }
+
         #[test]
         fn no_bytes_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Report::parse(&bytes);

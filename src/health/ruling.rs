@@ -144,3 +144,106 @@ impl Ruling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A backend for every thing that a report can say about one.
+    const SAID: &str = r#"{
+        "well": true,
+        "sick": false,
+        "explained": { "healthy": false, "reason": "no answer" },
+        "ready": { "healthy": true, "state": "ready" },
+        "drained": { "healthy": true, "state": "drain" },
+        "sick and drained": { "healthy": false, "state": "drain" },
+        "in maintenance": { "healthy": true, "state": "maint" },
+        "weighed": { "healthy": false, "weight": 7, "max_in_flight": 3 }
+    }"#;
+
+    fn said() -> Arc<Report> {
+        Arc::new(Report::parse(SAID.as_bytes()).unwrap())
+    }
+
+    fn assert_standings(ruling: &Ruling, expected: &[(&str, Standing)]) {
+        for (name, standing) in expected {
+            assert_eq!(ruling.standing(name), *standing, "{name} by {ruling:?}");
+        }
+    }
+
+    const KEPT: [(&str, Standing); 3] = [
+        ("drained", Standing::Kept(State::Drain)),
+        ("sick and drained", Standing::Kept(State::Drain)),
+        ("in maintenance", Standing::Kept(State::Maint)),
+    ];
+
+    #[test]
+    fn a_report_that_is_fresh_or_kept_is_obeyed() {
+        for ruling in [
+            Ruling::fresh(said()),
+            Ruling::stale(said(), WhenStale::Keep),
+        ] {
+            let measured = [
+                ("well", Standing::Ready),
+                ("sick", Standing::Sick(None)),
+                ("explained", Standing::Sick(Some("no answer"))),
+                ("ready", Standing::Ready),
+                ("weighed", Standing::Sick(None)),
+                ("unnamed", Standing::Unnamed),
+            ];
+            assert_standings(&ruling, &measured);
+            assert_standings(&ruling, &KEPT);
+        }
+    }
+
+    #[test]
+    fn a_stale_report_that_fails_open_keeps_its_commands_only() {
+        let ruling = Ruling::stale(said(), WhenStale::FailOpen);
+        let names = ["well", "sick", "explained", "ready", "weighed", "unnamed"];
+        assert_standings(&ruling, &names.map(|name| (name, Standing::Ready)));
+        assert_standings(&ruling, &KEPT);
+    }
+
+    #[test]
+    fn a_stale_report_that_fails_closed_stops_everybody() {
+        let ruling = Ruling::stale(said(), WhenStale::FailClosed);
+        let names = ["well", "sick", "explained", "ready", "weighed", "unnamed"];
+        assert_standings(&ruling, &names.map(|name| (name, Standing::Stale)));
+        assert_standings(&ruling, &KEPT);
+    }
+
+    #[test]
+    fn without_a_report_nobody_or_everybody_is_ready() {
+        let closed = Ruling::missing(WhenMissing::FailClosed);
+        assert_standings(&closed, &[("well", Standing::NoReport)]);
+        assert_standings(&Ruling::default(), &[("well", Standing::NoReport)]);
+        let open = Ruling::missing(WhenMissing::FailOpen);
+        assert_standings(&open, &[("well", Standing::Ready)]);
+        assert_eq!((open.report(), open.verdict("well")), (None, None));
+    }
+
+    #[test]
+    fn weight_and_slots_hold_however_old_the_report_is() {
+        let all = [WhenStale::Keep, WhenStale::FailOpen, WhenStale::FailClosed];
+        let stale = all.map(|when| Ruling::stale(said(), when));
+        for ruling in stale.iter().chain([&Ruling::fresh(said())]) {
+            let verdict = ruling.verdict("weighed").unwrap();
+            assert_eq!((verdict.weight, verdict.max_in_flight), (Some(7), Some(3)));
+            assert_eq!(ruling.verdict("unnamed"), None);
+        }
+    }
+
+    #[test]
+    fn rulings_are_the_same_by_report_and_policy() {
+        let report = said();
+        let fresh = Ruling::fresh(report.clone());
+        assert!(fresh.is_same(&Ruling::stale(report.clone(), WhenStale::Keep)));
+        assert!(!fresh.is_same(&Ruling::stale(report, WhenStale::FailOpen)));
+        assert!(!fresh.is_same(&Ruling::fresh(said())), "equal is not same");
+        let missing = Ruling::missing(WhenMissing::FailClosed);
+        assert!(missing.is_same(&Ruling::missing(WhenMissing::FailClosed)));
+        assert!(!missing.is_same(&Ruling::missing(WhenMissing::FailOpen)));
+        assert!(!missing.is_same(&Ruling::stale(said(), WhenStale::FailClosed)));
+        assert!(!Ruling::stale(said(), WhenStale::FailClosed).is_same(&missing));
+    }
+}

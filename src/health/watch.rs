@@ -5,6 +5,8 @@
 //! updates a ConfigMap) put another file in its place. A look each second covers the rest: file
 //! systems without events, a directory that is missing or is recreated, a link whose target lies in
 //! another directory.
+//!
+//! The events also say when a writer that works in place is done: see [`Heard`].
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,14 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::file::{FileEvent, FileState, HealthFile, look};
+use super::file::{FileEvent, FileState, HealthFile, Sighting, look};
 
 /// How often to look without being told to.
 const FALLBACK: Duration = Duration::from_secs(1);
@@ -34,12 +37,12 @@ const FALLBACK: Duration = Duration::from_secs(1);
 ///
 /// May be dropped at any time; what was published stays.
 pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
-    let wake = Arc::new(Notify::new());
+    let signals = Arc::new(Signals::default());
     // Missing or bad from the start is news too; good is what everybody expects.
     if file.latest().state != FileState::Ok {
         log(file.path(), &FileState::Ok, file.latest());
     }
-    let mut directory = DirectoryWatch::new(file.path(), wake.clone());
+    let mut directory = DirectoryWatch::new(file.path(), signals.clone());
     let mut fallback = interval(FALLBACK);
     fallback.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -47,10 +50,12 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
         // since the file was opened.
         let rearm = tokio::select! {
             () = publish.closed() => return,
-            () = wake.notified() => false,
+            () = signals.wake.notified() => false,
             _ = fallback.tick() => true,
             () = due(&file) => false,
         };
+        let heard = std::mem::take(&mut *signals.heard.lock());
+        let began = Instant::now();
         let (path, last) = (file.path().to_owned(), file.content());
         let looked = spawn_blocking(move || {
             if rearm {
@@ -58,20 +63,69 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
             }
             (directory, look(&path, last.as_ref()))
         });
-        let found = match looked.await {
-            Ok((back, found)) => {
+        let look = match looked.await {
+            Ok((back, look)) => {
                 directory = back;
-                found
+                look
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is shutting down.
             Err(_) => return,
         };
+        // What was heard before the look vouches for nothing that was written during it.
+        let is_whole = heard.writer == Some(FileWriter::Done) && signals.is_quiet();
+        let sighting = Sighting {
+            look,
+            began,
+            noticed: heard.first.unwrap_or(began),
+            is_whole,
+        };
         let before = file.latest().state.clone();
-        if file.observe(found, Instant::now()) {
+        if file.observe(sighting, Instant::now()) {
             log(file.path(), &before, file.latest());
             publish.send_replace(file.latest().clone());
         }
+    }
+}
+
+/// What the events tell the watch.
+#[derive(Default)]
+struct Signals {
+    wake: Notify,
+    heard: Mutex<Heard>,
+}
+
+/// What was heard since the last look began.
+#[derive(Default)]
+struct Heard {
+    /// When the first event came.
+    first: Option<Instant>,
+    /// The last thing that whoever writes the file did, if he did anything.
+    writer: Option<FileWriter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileWriter {
+    /// He has written in place.
+    Busy,
+    /// He has closed the file, or put a whole one in its place.
+    Done,
+}
+
+impl Signals {
+    /// Never blocks for long: `Notify` keeps one wake-up however many events come, so that a burst
+    /// costs one look after the one under way.
+    fn hear(&self, writer: Option<FileWriter>) {
+        let mut heard = self.heard.lock();
+        heard.first.get_or_insert_with(Instant::now);
+        heard.writer = writer.or(heard.writer);
+        drop(heard);
+        self.wake.notify_one();
+    }
+
+    /// Whether nobody was heard to write since the last look began.
+    fn is_quiet(&self) -> bool {
+        self.heard.lock().writer.is_none()
     }
 }
 
@@ -96,13 +150,13 @@ fn log(path: &Path, before: &FileState, event: &FileEvent) {
 struct DirectoryWatch {
     directory: PathBuf,
     name: OsString,
-    wake: Arc<Notify>,
+    signals: Arc<Signals>,
     watcher: Option<RecommendedWatcher>,
     complained: bool,
 }
 
 impl DirectoryWatch {
-    fn new(file: &Path, wake: Arc<Notify>) -> Self {
+    fn new(file: &Path, signals: Arc<Signals>) -> Self {
         let parent = match file.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
@@ -110,7 +164,7 @@ impl DirectoryWatch {
         Self {
             directory: parent.to_owned(),
             name: file.file_name().unwrap_or_default().to_owned(),
-            wake,
+            signals,
             watcher: None,
             complained: false,
         }
@@ -143,39 +197,50 @@ impl DirectoryWatch {
         result
     }
 
-    /// Never blocks: `Notify` keeps one wake-up however many events come, so that a burst costs one
-    /// look after the one under way.
     fn listener(&self) -> impl FnMut(notify::Result<Event>) + Send + 'static {
-        let (wake, name) = (self.wake.clone(), self.name.clone());
-        move |event| {
-            // An error can mean that events were lost.
-            if event.is_ok_and(|event| !concerns(&event, &name)) {
-                return;
+        let (signals, name) = (self.signals.clone(), self.name.clone());
+        move |event| match event {
+            Ok(event) => {
+                if concerns(&event, &name) {
+                    signals.hear(writer(&event, &name));
+                }
             }
-            wake.notify_one();
+            // It can mean that events were lost.
+            Err(_) => signals.hear(None),
         }
     }
 }
 
 /// Whether this event can mean that the file has changed.
 fn concerns(event: &Event, name: &OsStr) -> bool {
-    let names_file = || {
-        event
-            .paths
-            .iter()
-            .any(|path| path.file_name() == Some(name))
-    };
     match event.kind {
         // Another entry can be a link that ours goes through.
         EventKind::Create(_) | EventKind::Remove(_) => true,
         EventKind::Modify(ModifyKind::Name(_)) => true,
-        EventKind::Modify(_) => names_file(),
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => names_file(),
+        EventKind::Modify(_) => names(event, name),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => names(event, name),
         // Our own looks open and close the file: to wake for those would never end.
         EventKind::Access(_) => false,
         // Events were dropped (an overflow), or of a kind to come.
         EventKind::Any | EventKind::Other => true,
     }
+}
+
+/// What this event says about whoever writes the file.
+fn writer(event: &Event, name: &OsStr) -> Option<FileWriter> {
+    let writer = match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileWriter::Done,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => FileWriter::Done,
+        EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) => return None,
+        EventKind::Modify(_) => FileWriter::Busy,
+        _ => return None,
+    };
+    names(event, name).then_some(writer)
+}
+
+fn names(event: &Event, name: &OsStr) -> bool {
+    let mut paths = event.paths.iter();
+    paths.any(|path| path.file_name() == Some(name))
 }
 
 fn is_missing(error: &notify::Error) -> bool {
@@ -191,7 +256,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+    use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
@@ -498,5 +563,46 @@ mod tests {
                 "{event:?}"
             );
         }
+    }
+
+    #[test]
+    fn who_closes_the_file_or_renames_one_into_place_is_done() {
+        let name = OsStr::new("health.json");
+        let ours = |kind| writer(&Event::new(kind).add_path("/d/health.json".into()), name);
+        let other = |kind| writer(&Event::new(kind).add_path("/d/health.new".into()), name);
+        let closed = |mode| EventKind::Access(AccessKind::Close(mode));
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let mode = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        assert_eq!(ours(closed(AccessMode::Write)), Some(FileWriter::Done));
+        assert_eq!(ours(renamed(RenameMode::To)), Some(FileWriter::Done));
+        assert_eq!(ours(data), Some(FileWriter::Busy));
+        for kind in [
+            closed(AccessMode::Read),
+            renamed(RenameMode::From),
+            mode,
+            EventKind::Create(CreateKind::File),
+        ] {
+            assert_eq!(ours(kind), None, "{kind:?}");
+        }
+        for kind in [closed(AccessMode::Write), renamed(RenameMode::To), data] {
+            assert_eq!(other(kind), None, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_that_was_heard_of_a_writer_counts() {
+        let signals = Signals::default();
+        assert!(signals.is_quiet());
+        signals.hear(Some(FileWriter::Busy));
+        let first = signals.heard.lock().first;
+        signals.hear(Some(FileWriter::Done));
+        signals.hear(None);
+        assert!(!signals.is_quiet());
+        let heard = std::mem::take(&mut *signals.heard.lock());
+        assert_eq!(heard.writer, Some(FileWriter::Done));
+        assert_eq!(heard.first, first, "the one that woke the look");
+        signals.hear(None);
+        assert!(signals.is_quiet(), "nobody has written");
     }
 }
