@@ -120,15 +120,18 @@ impl Candidates {
         Cursor { round, position: 0 }
     }
 
-    /// The turn that follows those that `old` has given before `cursor`.
+    /// The turn that follows those that `old` has given before `cursor`: still that of the backend
+    /// whose turn it was, or of the one behind it.
     fn resume(&self, old: &Self, cursor: Cursor) -> Cursor {
-        let order = |candidate: &Candidate| (Reverse(candidate.weight), candidate.index);
-        let Some(due) = old.list.get(cursor.position).map(order) else {
+        let Some(due) = old.list.get(cursor.position) else {
             return Cursor::default();
         };
+        let order = |candidate: &Candidate| (Reverse(candidate.weight), candidate.index);
+        let same = |candidate: &Candidate| candidate.index == due.index;
+        let behind = || self.list.partition_point(|other| order(other) < order(due));
         let next = Cursor {
             round: cursor.round,
-            position: self.list.partition_point(|other| order(other) < due),
+            position: self.list.iter().position(same).unwrap_or_else(behind),
         };
         if next.position < self.turns_in(next.round) {
             next
