@@ -9,8 +9,12 @@ async fn two() -> [Backend; 2] {
 }
 
 async fn report_is(lb: &Proxy, state: &str) -> Duration {
+    report_is_within(lb, state, 10.secs()).await
+}
+
+async fn report_is_within(lb: &Proxy, state: &str, limit: Duration) -> Duration {
     let what = format!("the report is {state}");
-    until(&what, 10.secs(), async || {
+    until(&what, limit, async || {
         lb.status().await["report"]["state"] == state
     })
     .await
@@ -201,4 +205,49 @@ async fn what_stays_written_is_believed_in_the_end() {
     until_eligible(&lb, [false, false]).await;
     let took = written.elapsed();
     assert!(took >= 1.secs() && took < 2.secs(), "{took:?}");
+}
+
+/// A real poller that stands still for a while: the policy holds to the second, all the time, and ends with
+/// the poller's next round.
+async fn with_a_poller_that_stands_still(standstill: Duration, stale_after: Duration) {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .poll_every(500.millis())
+        .health_key("stale_after", format!("{}s", stale_after.as_secs()))
+        .health_key("when_stale", "fail_closed")
+        .start()
+        .await;
+    let mut poller = lb.site().start_poller();
+    let report = lb.site().health_path();
+    let written = || std::fs::metadata(&report).unwrap().modified().unwrap();
+    let first = written();
+    until("the poller writes", 5.secs(), async || written() > first).await;
+    poller.freeze_family();
+    let stopped = Instant::now();
+    report_is_within(&lb, "stale", stale_after + 1.secs()).await;
+    let stale = stopped.elapsed();
+    // Its last round was at most an interval (and a busy machine's delay) earlier.
+    assert!(stale + 1.secs() >= stale_after, "stale after {stale:?}");
+    println!("stale {stale:?} after the poller stood still");
+    while stopped.elapsed() < standstill {
+        assert_eq!(lb.ask(get("/home")).await.status, 503);
+        assert_eq!(lb.status().await["report"]["state"], "stale");
+        tokio::time::sleep(200.millis()).await;
+    }
+    poller.thaw_family();
+    let thawed = report_is_within(&lb, "ok", 3.secs()).await;
+    println!("fresh {thawed:?} after it went on");
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    poller.kill();
+}
+
+#[tokio::test]
+async fn a_poller_that_stands_still_lets_the_report_go_stale_on_time() {
+    with_a_poller_that_stands_still(4.secs(), 2.secs()).await;
+}
+
+#[tokio::test]
+#[ignore = "takes five minutes"]
+async fn soak_a_poller_that_stands_still_for_five_minutes() {
+    with_a_poller_that_stands_still(300.secs(), 30.secs()).await;
 }
