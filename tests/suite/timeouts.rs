@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::{
-    Client, Response, Server, Units, backend, free_port, get, proxy, soon, until,
+    Client, Response, Server, Units, backend, free_port, get, post, proxy, soon, until,
 };
 
 /// A server that takes no connection: its accept queue is full, and the system drops whoever knocks.
@@ -139,4 +139,46 @@ async fn an_idle_connection_to_a_backend_is_closed_in_time() {
         a.connections() >= 3
     })
     .await;
+}
+
+/// The kernel of a server that accepts nothing takes what fits its buffers. The default is thirty seconds.
+#[tokio::test]
+async fn a_backend_that_reads_nothing_for_half_a_second_is_given_up_on() {
+    let deaf = Mute::start().await;
+    let lb = proxy()
+        .upstream("web", [&deaf])
+        .write_timeout(500.millis())
+        .start()
+        .await;
+    let begun = Instant::now();
+    let mut client = lb.connect().await;
+    let upload = post("/home").body(vec![b'x'; 64 << 20]);
+    let answer = soon("an answer", 10.secs(), client.ask(&upload)).await;
+    let took = begun.elapsed();
+    assert_eq!(answer.unwrap().status, 502);
+    assert!(took >= 500.millis() && took < 8.secs(), "{took:?}");
+}
+
+/// A server whose connections stand, and that never reads.
+struct Mute {
+    listener: TcpListener,
+}
+
+impl Mute {
+    async fn start() -> Self {
+        let address = (Ipv4Addr::LOCALHOST, free_port());
+        Self {
+            listener: TcpListener::bind(address).await.unwrap(),
+        }
+    }
+}
+
+impl Server for Mute {
+    fn name(&self) -> &str {
+        "mute"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
 }

@@ -130,6 +130,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// For one write to a backend.
+    pub fn write_timeout(mut self, time: Duration) -> Self {
+        self.timeouts["write"] = written(time);
+        self
+    }
+
     pub fn response_header_timeout(mut self, time: Duration) -> Self {
         self.timeouts["response_header"] = written(time);
         self
