@@ -52,11 +52,15 @@ pub(super) struct Fault {
 
 /// The tree of the one document in `text`.
 pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+    build(text).map_err(|fault| fault.within(text))
+}
+
+fn build(text: &str) -> Result<Node, Fault> {
     let mut builder = Builder::default();
     // Event by event: the parser's own `load` recurses without a bound.
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(not_yaml)?;
+        let (event, span) = event.map_err(|error| not_yaml(&error))?;
         builder.take(event, span.start)?;
     }
     builder.root.ok_or_else(|| Fault {
@@ -90,17 +94,18 @@ impl Node {
     }
 
     /// A node that was not written.
-    pub fn null() -> Self {
+    pub fn plain_text(text: &str) -> Self {
         Self {
             line: 1,
             column: 1,
-            kind: Kind::Plain(String::new()),
+            kind: Kind::Plain(text.into()),
         }
     }
 }
 
-fn not_yaml(error: ScanError) -> Fault {
-    fault(*error.marker(), format!("not YAML: {}", error.info()))
+fn not_yaml(error: &ScanError) -> Fault {
+    let at = *error.marker();
+    fault(at, format!("not YAML: {}", error.info()))
 }
 
 fn fault(at: Marker, message: impl Into<String>) -> Fault {
@@ -108,6 +113,22 @@ fn fault(at: Marker, message: impl Into<String>) -> Fault {
         line: at.line(),
         column: at.col() + 1,
         message: message.into(),
+    }
+}
+
+impl Fault {
+    /// The parser can place a fault beyond the end of the text, which then is its place.
+    fn within(self, text: &str) -> Self {
+        let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+        if self.line <= breaks + 1 {
+            return self;
+        }
+        let last = text.rsplit(['\n', '\r']).next().unwrap_or(text);
+        Self {
+            line: breaks + 1,
+            column: last.chars().count() + 1,
+            ..self
+        }
     }
 }
 
