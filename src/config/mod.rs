@@ -1,10 +1,11 @@
 //! YAML text to checked parameters; the only module that knows YAML.
 //!
-//! `tree` makes nodes with places, `section` and `scalar` read the
+//! `tree` makes nodes with places, `environment` fills in variables, `section` and `scalar` read the
 //! nodes as types, and each of the other modules owns one section of the file: its keys, their
 //! defaults, ranges and descriptions, each in one place. `reference` lists them.
 //! Every problem is reported, in the order of the text; there is a `Config` only if there is none.
 
+use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use crate::routing::Route;
 use crate::upstream::UpstreamParams;
 
-use notes::Notes;
+use notes::{Notes, Place};
 use section::{Section, Value};
 
 mod access_log;
 mod clients;
+mod environment;
 mod health;
 mod listeners;
 mod notes;
@@ -111,15 +113,26 @@ impl Config {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Checks a text. Messages call it `source_name`.
+    /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's
+    /// environment.
     ///
     /// # Errors
     ///
     /// `Invalid` with every problem.
     pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
+        Self::parse_with(text, source_name, &|name| env::var(name))
+    }
+
+    fn parse_with(
+        text: &str,
+        source_name: &str,
+        environment: environment::Lookup<'_>,
+    ) -> Result<Self, ConfigError> {
         let notes = Notes::new(source_name);
         let config = match tree::parse(text) {
-            Ok(root) => {
+            Ok(mut root) => {
+                let place = Place::root(&root);
+                environment::substitute(&mut root, &place, environment, &notes);
                 let root = Value::root(&root, &notes);
                 root.section("a mapping with maitred").and_then(read)
             }

@@ -323,6 +323,7 @@ pub(super) fn shown(node: &Node) -> String {
     let (text, is_quoted) = match &node.kind {
         Kind::Plain(text) => (text, false),
         Kind::Quoted(text) => (text, true),
+        Kind::Broken => return "a value".into(),
         Kind::Sequence(_) => return "a list".into(),
         Kind::Mapping(_) => return "a mapping".into(),
     };

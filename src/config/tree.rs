@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Sequence(Vec<Node>),
     /// In the order of the text; a key may stand in it twice.
     Mapping(Vec<Entry>),
+    /// A scalar that refers to the environment in vain, which has been reported.
+    Broken,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +62,7 @@ fn build(text: &str) -> Result<Node, Fault> {
     // Event by event: the parser's own `load` recurses without a bound.
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| not_yaml(&error))?;
+        let (event, span) = event.map_err(|error| not_yaml(&error, text))?;
         builder.take(event, span.start)?;
     }
     builder.root.ok_or_else(|| Fault {
@@ -76,7 +78,7 @@ impl Node {
         match &self.kind {
             Kind::Plain(_) if self.is_null() => None,
             Kind::Plain(text) | Kind::Quoted(text) => Some(text),
-            Kind::Sequence(_) | Kind::Mapping(_) => None,
+            Kind::Sequence(_) | Kind::Mapping(_) | Kind::Broken => None,
         }
     }
 
@@ -103,9 +105,14 @@ impl Node {
     }
 }
 
-fn not_yaml(error: &ScanError) -> Fault {
+fn not_yaml(error: &ScanError, text: &str) -> Fault {
     let at = *error.marker();
-    fault(at, format!("not YAML: {}", error.info()))
+    let mut message = format!("not YAML: {}", error.info());
+    let line = text.lines().nth(at.line().saturating_sub(1));
+    if line.is_some_and(|line| line.contains("${")) {
+        message += "; ${ needs quotes between { } and [ ]";
+    }
+    fault(at, message)
 }
 
 fn fault(at: Marker, message: impl Into<String>) -> Fault {
@@ -205,7 +212,7 @@ fn into_key(node: Node, at: Marker) -> Result<Key, Fault> {
             column: node.column,
             text,
         }),
-        Kind::Sequence(_) | Kind::Mapping(_) => {
+        Kind::Sequence(_) | Kind::Mapping(_) | Kind::Broken => {
             Err(fault(at, "a list or mapping as a key, expected text"))
         }
     }

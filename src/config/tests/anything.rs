@@ -1,5 +1,7 @@
 //! Texts that nobody would write: whatever they are, the answer is problems in their places, soon.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -47,5 +49,36 @@ proptest! {
             text.splice(start..end, insert.chars());
         }
         check_any(&text.into_iter().collect::<String>())?;
+    }
+}
+
+#[test]
+fn hostile_texts_are_refused_soon() {
+    const MIB: usize = 1024 * 1024;
+    let bomb = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
+        let below = level - 1;
+        text + &format!("a{level}: &a{level} [*a{below}, *a{below}]\n")
+    });
+    let wide = format!("maitred:\n{}", "  a: 1\n".repeat(MIB / 7));
+    for text in [
+        "[".repeat(MIB),
+        "{".repeat(MIB),
+        "{a: ".repeat(MIB / 4),
+        "- ".repeat(MIB / 2),
+        "? ".repeat(MIB / 2),
+        "\"".repeat(MIB),
+        "&a ".repeat(MIB / 3),
+        "a".repeat(MIB),
+        "\n".repeat(MIB),
+        format!("[{}]", "[],".repeat(MIB / 3)),
+        format!("maitred: \"{}\"", "${A:-".repeat(MIB / 5)),
+        format!("{LEAST}pid_file: {}", "${A:-b}".repeat(MIB / 7)),
+        bomb,
+        wide,
+    ] {
+        let start = Instant::now();
+        check_any(&text).unwrap();
+        let (taken, head) = (start.elapsed(), &text[..text.len().min(20)]);
+        assert!(taken < Duration::from_secs(10), "{taken:?} for {head:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Whole texts in, parameters out. `wrong`: texts in, every problem out. `anything`: texts that nobody
 //! would write.
 
+use std::env::VarError;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -454,6 +455,48 @@ fn every_kind_of_address_is_read() {
         let read = &parse(&text).upstreams[0].backends[0].address;
         assert_eq!(read.to_string(), address);
     }
+}
+
+#[test]
+fn references_are_replaced_by_what_the_environment_says() {
+    let environment = |name: &str| match name {
+        "HOST" => Ok("app.internal".to_owned()),
+        "SLOTS" => Ok("4".to_owned()),
+        "EMPTY" => Ok(String::new()),
+        "DOLLARS" => Ok("/${HOST}".to_owned()),
+        _ => Err(VarError::NotPresent),
+    };
+    let text = |value: &str| format!("{LEAST}pid_file: {value}\n");
+    for (value, expected) in [
+        ("${HOST}", "app.internal"),
+        ("'${HOST}:${SLOTS}'", "app.internal:4"),
+        ("\"/run/${HOST}.pid\"", "/run/app.internal.pid"),
+        ("|\n  ${HOST}", "app.internal\n"),
+        ("${NOBODY:-a b}", "a b"),
+        ("${NOBODY:-a:-b}", "a:-b"),
+        ("${EMPTY:-a}", "a"),
+        ("${HOST:-a}", "app.internal"),
+        ("${EMPTY}a${NOBODY:-}", "a"),
+        ("$${HOST}", "${HOST}"),
+        ("$HOST $$ $", "$HOST $$ $"),
+        ("${DOLLARS}", "/${HOST}"),
+        ("${SLOTS}", "4"),
+    ] {
+        let config = Config::parse_with(&text(value), "c", &environment);
+        let config = config.unwrap_or_else(|error| panic!("{value}: {error}"));
+        assert_eq!(config.server.pid_file, expected, "{value}");
+    }
+    let slots = ours("poller:\n  rise: ${SLOTS}\n  detail: ${NOBODY:-true}");
+    let poller = Config::parse_with(&slots, "c", &environment)
+        .unwrap()
+        .poller;
+    assert_eq!((poller.rise, poller.detail), (4, true));
+}
+
+#[test]
+fn the_environment_of_the_process_is_asked() {
+    let text = format!("{LEAST}pid_file: '${{CARGO_PKG_NAME}}'\n");
+    assert_eq!(parse(&text).server.pid_file, "maitred");
 }
 
 #[test]

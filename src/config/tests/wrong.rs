@@ -1,5 +1,7 @@
 //! Wrong texts and everything that is said of them.
 
+use std::env::VarError;
+
 use super::*;
 
 /// What is said of a text; nothing if it is right.
@@ -58,6 +60,10 @@ fn what_is_no_tree_of_plain_values_is_refused() {
         (
             "a:\n\t- b\n".into(),
             "c:2:2: not YAML: tabs disallowed within this context (block indentation)",
+        ),
+        (
+            "a:\n  {".into(),
+            "c:2:4: not YAML: while parsing a node, did not find expected node content",
         ),
         (
             "a: b: c\n".into(),
@@ -726,6 +732,117 @@ fn the_proxy_is_no_backend_of_itself() {
         (bound("127.0.0.1:80", "127.0.0.1:81"), ""),
         (bound("0.0.0.0:80", "unix:/80"), ""),
     ]);
+}
+
+#[test]
+fn references_to_the_environment_are_checked() {
+    let environment = |name: &str| match name {
+        "SLOTS" => Ok("five".to_owned()),
+        "STRUCTURE" => Ok("1, name: b }".to_owned()),
+        "EMPTY" => Ok(String::new()),
+        "BYTES" => Err(VarError::NotUnicode("\u{0}".into())),
+        _ => Err(VarError::NotPresent),
+    };
+    let threads = |value: &str| top(&format!("threads: {value}"));
+    let cases = [
+        (
+            threads("${NOBODY}"),
+            "c:8:10: threads: ${NOBODY} is not set, expected a value or a default as in ${NOBODY:-default}",
+        ),
+        (
+            threads("${BYTES}"),
+            "c:8:10: threads: ${BYTES} is not UTF-8",
+        ),
+        (
+            threads("${BYTES:-1}"),
+            "c:8:10: threads: ${BYTES} is not UTF-8",
+        ),
+        (
+            threads("${SLOTS}"),
+            "c:8:10: threads: five is not a whole number",
+        ),
+        (
+            threads("'${SLOTS}'"),
+            "c:8:10: threads: \"five\" is not a whole number",
+        ),
+        (
+            threads("'${NOBODY:-4}'"),
+            "c:8:10: threads: \"4\" is not a whole number",
+        ),
+        (
+            threads("${STRUCTURE}"),
+            "c:8:10: threads: 1, name: b } is not a whole number",
+        ),
+        (
+            threads("${EMPTY}"),
+            "c:8:1: threads: empty, expected a whole number",
+        ),
+        (
+            threads("${EMPTY:-0}"),
+            "c:8:10: threads: 0 is not in 1..=1024",
+        ),
+        (
+            threads("$${SLOTS}"),
+            "c:8:10: threads: ${SLOTS} is not a whole number",
+        ),
+        (
+            threads("${"),
+            "c:8:10: threads: \"${\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${}"),
+            "c:8:10: threads: \"${}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${:-1}"),
+            "c:8:10: threads: \"${:-1}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${1A}"),
+            "c:8:10: threads: \"${1A}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${A-B}"),
+            "c:8:10: threads: \"${A-B}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${A:=1}"),
+            "c:8:10: threads: \"${A:=1}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("${A:-${B}}"),
+            "c:8:10: threads: \"${A:-${B}}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            threads("1${é}"),
+            "c:8:10: threads: \"${é}\" is not a reference such as ${NAME} or ${NAME:-default}; a plain ${ is written $${",
+        ),
+        (
+            ours("admin:\n  ${SLOTS}: 1"),
+            "c:3:5: maitred.admin.\"${SLOTS}\": unknown key, expected one of bind",
+        ),
+        (
+            ours("poller:\n  interval: ${NOBODY}\n  timeout: 20s"),
+            "c:3:15: maitred.poller.interval: ${NOBODY} is not set, expected a value or a default as in ${NOBODY:-default}",
+        ),
+        (
+            ours("health: ${NOBODY}\nadmin:\n  bind: ${NOBODY}"),
+            "c:2:11: maitred.health: ${NOBODY} is not set, expected a value or a default as in ${NOBODY:-default}\nc:4:11: maitred.admin.bind: ${NOBODY} is not set, expected a value or a default as in ${NOBODY:-default}",
+        ),
+        (
+            top("client_bind_to_ipv4:\n- ${NOBODY}\n- ${SLOTS}"),
+            "c:9:3: client_bind_to_ipv4[0]: ${NOBODY} is not set, expected a value or a default as in ${NOBODY:-default}\nc:10:3: client_bind_to_ipv4[1]: five is not an ipv4 address",
+        ),
+        (
+            ours("admin: { bind: ${NOBODY} }"),
+            "c:2:19: not YAML: while parsing a flow mapping, did not find expected ',' or '}'; ${ needs quotes between { } and [ ]",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = Config::parse_with(&text, "c", &environment).err();
+        let said = error.map_or(String::new(), |error| error.to_string());
+        assert_eq!(said, expected, "\n{text}");
+    }
 }
 
 #[test]
