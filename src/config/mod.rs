@@ -2,7 +2,8 @@
 //!
 //! `tree` makes nodes with places, `environment` fills in variables, `section` and `scalar` read the
 //! nodes as types, and each of the other modules owns one section of the file: its keys, their
-//! defaults, ranges and descriptions, each in one place. `reference` lists them.
+//! defaults, ranges and descriptions, each in one place. `reference` lists them, and a test keeps
+//! docs/configuration.md equal to that list.
 //! Every problem is reported, in the order of the text; there is a `Config` only if there is none.
 
 use std::env;
@@ -20,6 +21,8 @@ use section::{Section, Value};
 
 mod access_log;
 mod clients;
+#[cfg(test)]
+mod documentation;
 mod environment;
 mod health;
 mod listeners;
