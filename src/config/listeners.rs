@@ -104,21 +104,22 @@ fn admin(mut section: Section<'_>, binds: &mut Binds) -> AdminParams {
     }
 }
 
-/// Whether the system would refuse the second bind: a wildcard takes the port of every address.
+/// Whether the system would refuse the second bind.
 fn clash(left: SocketAddr, right: SocketAddr) -> bool {
-    let is_wild = left.ip().is_unspecified() || right.ip().is_unspecified();
-    left.port() == right.port()
-        && left.port() != 0
-        && left.is_ipv4() == right.is_ipv4()
-        && (is_wild || left.ip() == right.ip())
+    left.port() != 0 && (takes(left, right) || takes(right, left))
 }
 
 /// Whether a connection to `backend` ends at `bind` for certain. A wildcard takes this host's
-/// loopback addresses, and that of IPv6 those of IPv4 too; which other addresses are this host's is
-/// not for a configuration to know.
+/// addresses, and which those are, but for the loopback ones, is not for a configuration to know.
 fn reaches(backend: SocketAddr, bind: SocketAddr) -> bool {
     let is_here = backend.ip().is_loopback() || backend.ip().is_unspecified();
-    let is_of_wildcard =
-        bind.ip().is_unspecified() && is_here && (bind.is_ipv6() || backend.is_ipv4());
-    backend.port() == bind.port() && (is_of_wildcard || backend.ip() == bind.ip().to_canonical())
+    takes(bind, backend) && (is_here || !bind.ip().is_unspecified())
+}
+
+/// Whether a bind takes a port of an address: a wildcard does of every address, and that of IPv6 also
+/// of those of IPv4, unless the system is told otherwise (`ipv6(7)`, `IPV6_V6ONLY`).
+fn takes(bind: SocketAddr, address: SocketAddr) -> bool {
+    let is_covered = bind.ip().is_unspecified() && (bind.is_ipv6() || address.is_ipv4());
+    let is_equal = bind.ip().to_canonical() == address.ip().to_canonical();
+    bind.port() == address.port() && (is_covered || is_equal)
 }

@@ -247,6 +247,18 @@ fn listeners_do_not_get_in_each_others_way() {
             "c:4:11: maitred.listeners[1].bind: 127.0.0.1:80 is taken by 127.0.0.1:80 of maitred.listeners[0].bind on line 3",
         ),
         (
+            ours("listeners:\n- bind: 0.0.0.0:80\n- bind: '[::]:80'"),
+            "c:4:11: maitred.listeners[1].bind: [::]:80 is taken by 0.0.0.0:80 of maitred.listeners[0].bind on line 3",
+        ),
+        (
+            ours("listeners:\n- bind: '[::]:80'\n- bind: 10.0.0.1:80"),
+            "c:4:11: maitred.listeners[1].bind: 10.0.0.1:80 is taken by [::]:80 of maitred.listeners[0].bind on line 3",
+        ),
+        (
+            ours("listeners:\n- bind: 0.0.0.0:80\n- bind: '[::1]:80'"),
+            "",
+        ),
+        (
             ours("listeners: [{ bind: 0.0.0.0:9900 }]"),
             "c:2:3: maitred.admin.bind: 127.0.0.1:9900 is taken by 0.0.0.0:9900 of maitred.listeners[0].bind on line 2",
         ),
