@@ -50,6 +50,21 @@ proptest! {
         }
         check_any(&text.into_iter().collect::<String>())?;
     }
+
+    #[test]
+    fn no_variable_changes_the_structure(value in "(?s)([-?:,\\[\\]{}#&*!|>'\" \n\ta]|.){0,20}", is_quoted: bool) {
+        let quote = if is_quoted { "'" } else { "" };
+        let text = format!("{LEAST}pid_file: {quote}${{VALUE}}{quote}\n");
+        match Config::parse_with(&text, "c", &|_| Ok(value.clone())) {
+            Ok(config) => prop_assert_eq!(config.server.pid_file, value),
+            Err(ConfigError::Invalid(problems)) => {
+                prop_assert_eq!(problems.len(), 1);
+                prop_assert_eq!(&problems[0].path, "pid_file");
+                prop_assert!(!problems[0].to_string().contains('\n'));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[test]
