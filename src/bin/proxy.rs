@@ -32,9 +32,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOG_FILTER: &str =
     "warn,pingora_proxy=off,pingora_load_balancing=off,maitred=info,proxy=info";
 
-/// For a configuration that is wrong (`EX_CONFIG` of sysexits.h).
-const EXIT_CONFIG: u8 = 78;
-
 /// Where the configuration says `null`, which is Pingora's own default.
 const PINGORA_GRACE_SECONDS: u64 = 300;
 
@@ -79,11 +76,8 @@ fn main() -> ExitCode {
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
-    match error {
-        ConfigError::Read { source, .. } => eprintln!("proxy: {error}: {source}"),
-        ConfigError::Invalid(_) => eprintln!("{error}"),
-    }
-    ExitCode::from(EXIT_CONFIG)
+    eprintln!("{}", error.report("proxy"));
+    ExitCode::from(ConfigError::EXIT_CODE)
 }
 
 fn run(config: Config) -> Result<()> {

@@ -28,7 +28,12 @@ const FORMATS: &[(&str, AccessLogFormat)] = &[
 ];
 
 pub(super) fn read(mut section: Section<'_>) -> AccessLogParams {
-    let format = section.value("format", AccessLogFormat::Text, scalar::choice(FORMATS));
+    let format = section.value(
+        "format",
+        "text",
+        scalar::choice(FORMATS),
+        "How requests are logged to standard output: for people, for programs, or not at all.",
+    );
     section.finish();
     AccessLogParams { format }
 }

@@ -20,10 +20,30 @@ pub struct ClientParams {
 
 pub(super) fn read(mut section: Section<'_>) -> ClientParams {
     let params = ClientParams {
-        header_timeout: section.value("header_timeout", Duration::from_secs(10), duration),
-        idle_timeout: section.value("idle_timeout", Duration::from_secs(60), duration),
-        read_timeout: section.value("read_timeout", Duration::from_secs(30), duration),
-        write_timeout: section.value("write_timeout", Duration::from_secs(30), duration),
+        header_timeout: section.value(
+            "header_timeout",
+            "10s",
+            duration(),
+            "From a request's first byte to its header complete.",
+        ),
+        idle_timeout: section.value(
+            "idle_timeout",
+            "60s",
+            duration(),
+            "Between two requests of a connection.",
+        ),
+        read_timeout: section.value(
+            "read_timeout",
+            "30s",
+            duration(),
+            "Between two reads of a request's body.",
+        ),
+        write_timeout: section.value(
+            "write_timeout",
+            "30s",
+            duration(),
+            "For one write of an answer.",
+        ),
     };
     section.finish();
     params

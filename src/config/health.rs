@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::health::{WhenMissing, WhenStale};
 use crate::id::UpstreamName;
 
-use super::scalar;
-use super::section::Section;
+use super::scalar::{self, Reader, duration};
+use super::section::{Section, Value};
 
 /// What the proxy reads of its backends' health.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,44 +82,173 @@ impl Default for ProbeParams {
     }
 }
 
+const WHEN_STALE: &[(&str, WhenStale)] = &[
+    ("keep", WhenStale::Keep),
+    ("fail_open", WhenStale::FailOpen),
+    ("fail_closed", WhenStale::FailClosed),
+];
+
+const WHEN_MISSING: &[(&str, WhenMissing)] = &[
+    ("fail_closed", WhenMissing::FailClosed),
+    ("fail_open", WhenMissing::FailOpen),
+];
+
 pub(super) fn read(mut section: Section<'_>) -> HealthParams {
-    let file = section.value("file", "health_status.json".into(), scalar::file);
+    let params = HealthParams {
+        file: section.value(
+            "file",
+            "health_status.json",
+            scalar::file(),
+            "Who is healthy.",
+        ),
+        stale_after: section.value(
+            "stale_after",
+            "30s",
+            scalar::or_off(duration()),
+            "How long after its last change the file is stale; `off` suits files edited by hand.",
+        ),
+        when_stale: section.value(
+            "when_stale",
+            "keep",
+            scalar::choice(WHEN_STALE),
+            "What holds then: what the file says, everybody is healthy, or nobody.",
+        ),
+        when_missing: section.value(
+            "when_missing",
+            "fail_closed",
+            scalar::choice(WHEN_MISSING),
+            "What holds until the file has been read once: nobody is healthy, or everybody.",
+        ),
+        max_flip_percent: section.value(
+            "max_flip_percent",
+            "100",
+            scalar::integer(1..=100),
+            "A change that turns more than this share of an upstream's backends sick at once is held \
+             back; with 100 none is.",
+        ),
+        confirm_after: section.value(
+            "confirm_after",
+            "30s",
+            duration(),
+            "For how long it is held back, unless the next writing of the file agrees earlier.",
+        ),
+    };
     section.finish();
-    HealthParams {
-        file,
-        stale_after: Some(Duration::from_secs(30)),
-        when_stale: WhenStale::Keep,
-        when_missing: WhenMissing::FailClosed,
-        max_flip_percent: 100,
-        confirm_after: Duration::from_secs(30),
-    }
+    params
 }
 
 /// The `poller` section, and the defaults of every upstream's probe.
 pub(super) fn read_poller(mut section: Section<'_>) -> (PollerParams, ProbeParams) {
-    let before = section.problems().count();
-    let probe = ProbeParams {
-        path: section.value("path", "/ping".into(), scalar::uri_path_and_query),
-        ..ProbeParams::default()
-    };
+    let probe = read_global_probe(&mut section);
+    let (interval, fast_interval, timeout) = read_times(&mut section);
     let params = PollerParams {
-        interval: section.value("interval", Duration::from_secs(10), scalar::duration),
-        fast_interval: Duration::from_secs(1),
-        timeout: section.value("timeout", Duration::from_secs(2), scalar::duration),
-        jitter_percent: 0,
-        rise: 2,
-        fall: 2,
-        detail: false,
+        interval,
+        fast_interval,
+        timeout,
+        jitter_percent: section.value(
+            "jitter",
+            "0%",
+            scalar::percent(0..=50),
+            "By how much every wait is randomly longer or shorter.",
+        ),
+        rise: section.value(
+            "rise",
+            "2",
+            scalar::integer(1..=100),
+            "How many good pings in a row make a sick backend healthy.",
+        ),
+        fall: section.value(
+            "fall",
+            "2",
+            scalar::integer(1..=100),
+            "How many bad pings in a row make a healthy backend sick.",
+        ),
+        detail: section.value(
+            "detail",
+            "false",
+            scalar::flag(),
+            "Whether verdicts are written as objects with their reasons.",
+        ),
         probes: BTreeMap::new(),
     };
-    // After a wrong value stands a default, which nobody wrote and nobody should be blamed for.
-    if section.problems().count() == before && params.timeout > params.interval {
-        let [timeout, interval] = [params.timeout, params.interval].map(humantime::format_duration);
-        let message = format!("{timeout} is longer than the interval of {interval}");
-        section
-            .problems()
-            .add(&section.place_of("timeout"), message);
-    }
     section.finish();
     (params, probe)
+}
+
+fn read_times(section: &mut Section<'_>) -> (Duration, Duration, Duration) {
+    let limit = section.valid(
+        "interval",
+        "10s",
+        &duration(),
+        "From one ping of a backend to the next.",
+    );
+    // If it is wrong, there is no configuration in the end.
+    let interval = limit.unwrap_or_default();
+    let fast_interval = section.value_or(
+        "fast_interval",
+        (
+            "`1s`, at most the interval",
+            interval.min(Duration::from_secs(1)),
+        ),
+        scalar::duration_within(limit, "interval"),
+        "The same while its verdict is about to change.",
+    );
+    let timeout = section.value_or(
+        "timeout",
+        (
+            "`2s`, at most the interval",
+            interval.min(Duration::from_secs(2)),
+        ),
+        scalar::duration_within(limit, "interval"),
+        "How long a backend may take to answer a ping. Above your longest request: a ping waits \
+         behind it.",
+    );
+    (interval, fast_interval, timeout)
+}
+
+fn read_global_probe(section: &mut Section<'_>) -> ProbeParams {
+    let shown = ["`/ping`", "the backend's address", "`200-299`"];
+    read_probe(section, shown, &ProbeParams::default())
+}
+
+/// An upstream's own `poller` section. `global`: what holds where it says nothing.
+pub(super) fn read_own_probe(mut section: Section<'_>, global: &ProbeParams) -> ProbeParams {
+    let shown = ["`poller.path`", "`poller.host`", "`poller.expect_status`"];
+    let probe = read_probe(&mut section, shown, global);
+    section.finish();
+    probe
+}
+
+fn read_probe(
+    section: &mut Section<'_>,
+    [path, host, expect_status]: [&str; 3],
+    default: &ProbeParams,
+) -> ProbeParams {
+    const HOST: &str = "The `Host` field of a ping.";
+    const STATUSES: &str = "What a good answer's status is, or a list of statuses and ranges.";
+    let statuses = scalar::statuses();
+    ProbeParams {
+        path: section.value_or(
+            "path",
+            (path, default.path.clone()),
+            scalar::uri_path_and_query(),
+            "What a ping asks for.",
+        ),
+        host: section
+            .optional("host", host, scalar::host_field(), HOST)
+            .or_else(|| default.host.clone()),
+        expect_status: section
+            .described("expect_status", expect_status, statuses.form(), STATUSES)
+            .and_then(|value| status_ranges(&value, &statuses))
+            .unwrap_or_else(|| default.expect_status.clone()),
+    }
+}
+
+fn status_ranges(
+    value: &Value<'_>,
+    statuses: &Reader<'_, RangeInclusive<u16>>,
+) -> Option<StatusRanges> {
+    let values = value.one_or_list("a list such as [200, 300-399]")?;
+    let ranges = values.iter().filter_map(|value| value.read(statuses));
+    Some(StatusRanges(ranges.collect()))
 }

@@ -1,9 +1,12 @@
 //! YAML text to checked parameters; the only module that knows YAML.
 //!
-//! `tree` makes nodes with places, `section` and `scalar` read them as types, and each of the other
-//! modules owns one section of the file: its keys, their defaults and ranges, each in one place.
+//! `tree` makes nodes with places, `environment` fills in variables, `section` and `scalar` read the
+//! nodes as types, and each of the other modules owns one section of the file: its keys, their
+//! defaults, ranges and descriptions, each in one place. `reference` lists them, and a test keeps
+//! docs/configuration.md equal to that list.
 //! Every problem is reported, in the order of the text; there is a `Config` only if there is none.
 
+use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,12 +16,18 @@ use std::sync::Arc;
 use crate::routing::Route;
 use crate::upstream::UpstreamParams;
 
-use section::{Problems, Section, Value};
+use notes::{Notes, Place};
+use section::{Section, Value};
 
 mod access_log;
 mod clients;
+#[cfg(test)]
+mod documentation;
+mod environment;
 mod health;
 mod listeners;
+mod notes;
+mod reference;
 mod routes;
 mod scalar;
 mod section;
@@ -32,6 +41,7 @@ pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use listeners::{AdminParams, ListenerParams};
+pub use reference::{KeyReference, keys};
 pub use server::ServerKeys;
 
 /// Room for 100,000 backends; a wrong path must not fill the memory.
@@ -106,27 +116,52 @@ impl Config {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Checks a text. Messages call it `source_name`.
+    /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's
+    /// environment.
     ///
     /// # Errors
     ///
     /// `Invalid` with every problem.
     pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
-        let problems = Problems::new(source_name);
+        Self::parse_with(text, source_name, &|name| env::var(name))
+    }
+
+    fn parse_with(
+        text: &str,
+        source_name: &str,
+        environment: environment::Lookup<'_>,
+    ) -> Result<Self, ConfigError> {
+        let notes = Notes::new(source_name);
         let config = match tree::parse(text) {
-            Ok(root) => {
-                let root = Value::root(&root, &problems);
+            Ok(mut root) => {
+                let place = Place::root(&root);
+                environment::substitute(&mut root, &place, environment, &notes);
+                let root = Value::root(&root, &notes);
                 root.section("a mapping with maitred").and_then(read)
             }
             Err(fault) => {
-                problems.add_fault(fault);
+                notes.fault(fault);
                 None
             }
         };
-        let problems = problems.into_sorted();
+        let problems = notes.into_problems();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError::Invalid(problems)),
+        }
+    }
+}
+
+impl ConfigError {
+    /// How a program that is given no configuration ends (`EX_CONFIG` of sysexits.h).
+    pub const EXIT_CODE: u8 = 78;
+
+    /// What such a program prints: each problem as it is, on its own line, or what the program called
+    /// `program` could not read and why.
+    pub fn report(&self, program: &str) -> String {
+        match self {
+            Self::Read { source, .. } => format!("{program}: {self}: {source}"),
+            Self::Invalid(_) => self.to_string(),
         }
     }
 }
@@ -177,16 +212,20 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let ours = top.required_value("maitred", EXPECTED);
     top.finish();
     let mut ours = ours?.section(EXPECTED)?;
-    let (listeners, admin) = listeners::read(&mut ours);
+    let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
     let health = health::read(ours.section("health"));
     let (mut poller, probe) = health::read_poller(ours.section("poller"));
     let access_log = access_log::read(ours.section("access_log"));
-    let (upstreams, names) = upstreams::read(&mut ours);
-    let probes = upstreams
-        .iter()
-        .map(|one| (one.name.clone(), probe.clone()));
-    poller.probes = probes.collect();
+    let (upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
+    let (upstreams, probes) = upstreams
+        .into_iter()
+        .map(|(upstream, probe)| {
+            let name = upstream.name.clone();
+            (upstream, (name, probe))
+        })
+        .unzip();
+    poller.probes = probes;
     let routes = routes::read(&mut ours, &names);
     ours.finish();
     Some(Config {

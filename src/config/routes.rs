@@ -1,15 +1,13 @@
 //! Routes: what they match, and that no two claim the same requests.
 
-use std::net::Ipv6Addr;
-
 use http::Method;
 
 use crate::id::UpstreamName;
 use crate::routing::{HostMatch, PathMatch, Route};
 
-use super::scalar;
-use super::section::{Place, Section, Value};
-use super::tree::Node;
+use super::notes::Place;
+use super::scalar::{self, Reader, is_domain, is_host};
+use super::section::{Section, Value};
 
 const LIST: &str = "a list such as [{ match: { path: /home }, upstream: demo }]";
 const MATCH: &str = "a mapping with path or path_prefix";
@@ -42,10 +40,16 @@ fn route(mut section: Section<'_>, upstreams: &[&str]) -> Option<Route> {
         .required_value("match", MATCH)
         .and_then(|value| value.section(MATCH))
         .map(read_match);
-    let rewrite = section.optional("rewrite", scalar::uri_path);
+    let rewrite = section.optional(
+        "rewrite",
+        "none",
+        scalar::uri_path(),
+        "Replaces the path, or the matched prefix; the query stays.",
+    );
     let upstream = section.required(
         "upstream",
         scalar::known("the name of an upstream", upstreams),
+        "Who answers: a name below `upstreams`.",
     );
     section.finish();
     let (host, path, methods) = matched?;
@@ -59,33 +63,36 @@ fn route(mut section: Section<'_>, upstreams: &[&str]) -> Option<Route> {
 }
 
 fn read_match(mut section: Section<'_>) -> (HostMatch, Option<PathMatch>, Vec<Method>) {
-    let host = section.optional("host", host).unwrap_or(HostMatch::Any);
-    let exact = section.find("path");
-    let prefix = section.find("path_prefix");
-    let path = match (&exact, &prefix) {
-        (Some(_), Some(prefix)) => {
-            prefix.fail("stands beside path, expected only one of them");
-            None
+    let host = section.optional("host", "any", host(), "A host, or all below one.");
+    let exact = section.optional("path", "none", scalar::uri_path(), "This path exactly.");
+    let prefix = section.optional(
+        "path_prefix",
+        "none",
+        scalar::uri_path(),
+        "Or this path and what is below it, on segment borders.",
+    );
+    match (section.has("path"), section.has("path_prefix")) {
+        (true, true) => {
+            let message = "stands beside path, expected only one of them";
+            section.fail("path_prefix", message);
         }
-        (Some(exact), None) => exact.read(scalar::uri_path).map(PathMatch::Exact),
-        (None, Some(prefix)) => prefix.read(scalar::uri_path).map(PathMatch::Prefix),
-        (None, None) => {
-            let message = "missing, expected path or path_prefix";
-            section.problems().add(&section.place_of("path"), message);
-            None
-        }
-    };
+        (false, false) => section.fail("path", "missing, expected path or path_prefix"),
+        _ => {}
+    }
     let methods = section
-        .find("methods")
+        .described("methods", "any", METHODS, "With these methods.")
         .map_or(Vec::new(), |value| methods(&value));
     section.finish();
-    (host, path, methods)
+    let path = exact
+        .map(PathMatch::Exact)
+        .or(prefix.map(PathMatch::Prefix));
+    (host.unwrap_or(HostMatch::Any), path, methods)
 }
 
 fn methods(value: &Value<'_>) -> Vec<Method> {
     let mut methods = Vec::new();
     for value in value.filled_list(METHODS).into_iter().flatten() {
-        let Some(method) = value.read(method) else {
+        let Some(method) = value.read(&method()) else {
             continue;
         };
         if methods.contains(&method) {
@@ -98,38 +105,28 @@ fn methods(value: &Value<'_>) -> Vec<Method> {
 }
 
 /// A method; they are case-sensitive, and those that exist are in upper case (RFC 9110, 9.1).
-fn method(node: &Node) -> Result<Method, String> {
-    let expected = "a method such as GET";
-    let text = node.text().ok_or(expected)?;
-    let upper = text.to_ascii_uppercase();
-    let method = Method::from_bytes(upper.as_bytes()).map_err(|_| expected)?;
-    if upper != text {
-        return Err(format!("a method in upper case, did you mean `{upper}`?"));
-    }
-    Ok(method)
+fn method() -> Reader<'static, Method> {
+    const FORM: &str = "a method such as GET";
+    Reader::telling(FORM, |node| {
+        let text = node.text().ok_or(FORM)?;
+        let upper = text.to_ascii_uppercase();
+        let method = Method::from_bytes(upper.as_bytes()).map_err(|_| FORM)?;
+        if upper != text {
+            return Err(format!("a method in upper case, did you mean `{upper}`?"));
+        }
+        Ok(method)
+    })
 }
 
-fn host(node: &Node) -> Result<HostMatch, String> {
-    let expected = "a host such as example.com, *.example.com or [::1], without a port";
-    let text = node.text().ok_or(expected)?.to_ascii_lowercase();
-    match text.strip_prefix("*.") {
-        Some(domain) if is_domain(domain) => Ok(HostMatch::Suffix(format!(".{domain}"))),
-        None if is_domain(&text) || is_ipv6_literal(&text) => Ok(HostMatch::Exact(text)),
-        _ => Err(expected.into()),
-    }
-}
-
-fn is_domain(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    text.split('.')
-        .all(|label| !label.is_empty() && label.bytes().all(is_allowed))
-}
-
-fn is_ipv6_literal(text: &str) -> bool {
-    let address = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+fn host() -> Reader<'static, HostMatch> {
+    const FORM: &str = "a host such as example.com, *.example.com or [::1], without a port";
+    Reader::new(FORM, |node| {
+        let text = node.text()?.to_ascii_lowercase();
+        match text.strip_prefix("*.") {
+            Some(domain) => is_domain(domain).then(|| HostMatch::Suffix(format!(".{domain}"))),
+            None => is_host(&text).then_some(HostMatch::Exact(text)),
+        }
+    })
 }
 
 /// What is wrong with a route if an earlier one takes some of the same requests.

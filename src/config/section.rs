@@ -1,134 +1,47 @@
 //! Typed reading of the tree: every check is made where a key is asked for, every problem goes to
 //! one list, and reading goes on after a problem, so that all of them are reported at once.
 //!
-//! One call names a key, its default and its type with its range: `section.value("timeout",
-//! Duration::from_secs(2), scalar::duration)`. What nobody asked for is unknown; `finish` says so.
+//! One call names a key, its default, its type with its range, and what it is for:
+//! `section.value("rise", "2", integer(1..=100), "How many ..")`. Messages, documentation and the
+//! list of known keys all come from that call. What nobody asked for is unknown; `finish` says so.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::fmt::Display;
 
-use super::Problem;
-use super::scalar::shown;
-use super::tree::{Entry, Fault, Key, Kind, Node};
-
-/// Reads a value, or says what was expected: `a whole number`, `in 1..=10`. The sentence goes on
-/// from "is not", or from "missing, expected".
-pub(super) trait Read<T>: Fn(&Node) -> Result<T, String> {}
-impl<T, F: Fn(&Node) -> Result<T, String>> Read<T> for F {}
-
-/// What is wrong with one configuration, collected.
-pub(super) struct Problems {
-    file: Arc<str>,
-    list: RefCell<Vec<Problem>>,
-}
-
-impl Problems {
-    pub fn new(file: &str) -> Self {
-        Self {
-            file: file.into(),
-            list: RefCell::default(),
-        }
-    }
-
-    pub fn add(&self, place: &Place, message: impl Into<String>) {
-        self.list.borrow_mut().push(Problem {
-            file: self.file.clone(),
-            line: place.line,
-            column: place.column,
-            path: place.path.clone(),
-            message: message.into(),
-        });
-    }
-
-    pub fn count(&self) -> usize {
-        self.list.borrow().len()
-    }
-
-    pub fn add_fault(&self, fault: Fault) {
-        let place = Place {
-            line: fault.line,
-            column: fault.column,
-            path: String::new(),
-        };
-        self.add(&place, fault.message);
-    }
-
-    /// In the order of the text.
-    pub fn into_sorted(self) -> Vec<Problem> {
-        let mut list = self.list.into_inner();
-        list.sort_by_key(|problem| (problem.line, problem.column));
-        list
-    }
-}
-
-/// Where a value stands, in the text and in the tree.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub line: usize,
-    pub column: usize,
-    /// Such as `maitred.routes[0].match`; empty: the whole.
-    pub path: String,
-}
-
-impl Place {
-    fn below(&self, key: &str) -> String {
-        let is_simple = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let separator = if self.path.is_empty() { "" } else { "." };
-        if !key.is_empty() && key.chars().all(is_simple) {
-            format!("{}{separator}{key}", self.path)
-        } else {
-            format!("{}{separator}{key:?}", self.path)
-        }
-    }
-
-    fn of_key(&self, key: &Key) -> Self {
-        Self {
-            line: key.line,
-            column: key.column,
-            path: self.below(&key.text),
-        }
-    }
-}
+use super::notes::{Notes, Place};
+use super::reference::KeyReference;
+use super::scalar::{Reader, shown};
+use super::tree::{Entry, Kind, Node};
 
 /// A node on its way to a type.
 #[derive(Clone)]
 pub(super) struct Value<'a> {
     node: &'a Node,
-    problems: &'a Problems,
+    notes: &'a Notes,
     pub place: Place,
 }
 
 impl<'a> Value<'a> {
-    pub fn root(node: &'a Node, problems: &'a Problems) -> Self {
-        let place = Place {
-            line: node.line,
-            column: node.column,
-            path: String::new(),
-        };
+    pub fn root(node: &'a Node, notes: &'a Notes) -> Self {
         Self {
             node,
-            problems,
-            place,
+            notes,
+            place: Place::root(node),
         }
     }
 
-    fn of_entry(entry: &'a Entry, parent: &Place, problems: &'a Problems) -> Self {
-        let mut place = parent.of_key(&entry.key);
-        // Of a value that is not there, show the key.
-        if !entry.value.is_null() {
-            (place.line, place.column) = (entry.value.line, entry.value.column);
-        }
+    fn of_entry(entry: &'a Entry, parent: &Place, notes: &'a Notes) -> Self {
         Self {
             node: &entry.value,
-            problems,
-            place,
+            notes,
+            place: parent.of_entry(entry),
         }
     }
 
     /// The value as a type; a problem otherwise.
-    pub fn read<T>(&self, read: impl Read<T>) -> Option<T> {
-        read(self.node)
+    pub fn read<T>(&self, reader: &Reader<'_, T>) -> Option<T> {
+        reader
+            .read(self.node)
             .map_err(|expected| self.reject(&expected))
             .ok()
     }
@@ -139,7 +52,7 @@ impl<'a> Value<'a> {
         Some(Section {
             entries,
             place: self.place.clone(),
-            problems: self.problems,
+            notes: self.notes,
             asked: Vec::new(),
         })
     }
@@ -157,7 +70,7 @@ impl<'a> Value<'a> {
             if !seen.insert(entry.key.text.as_str()) {
                 continue;
             }
-            let value = Self::of_entry(entry, &self.place, self.problems);
+            let value = Self::of_entry(entry, &self.place, self.notes);
             let name = Self {
                 place: self.place.of_key(&entry.key),
                 ..value.clone()
@@ -183,33 +96,32 @@ impl<'a> Value<'a> {
             self.reject(expected);
             return None;
         };
-        let value = |(index, node): (usize, &'a Node)| {
-            let path = format!("{}[{index}]", self.place.path);
-            let place = Place {
-                line: node.line,
-                column: node.column,
-                path,
-            };
-            Self {
-                node,
-                problems: self.problems,
-                place,
-            }
+        let value = |(index, node): (usize, &'a Node)| Self {
+            node,
+            notes: self.notes,
+            place: self.place.of_item(index, node),
         };
         Some(nodes.iter().enumerate().map(value).collect())
     }
 
-    pub fn reject(&self, expected: &str) {
-        let message = if self.node.is_null() {
-            format!("empty, expected {expected}")
-        } else {
-            format!("{} is not {expected}", shown(self.node))
-        };
-        self.fail(message);
+    /// The value as a list that is not empty; what is no list stands for a list of itself.
+    pub fn one_or_list(&self, expected: &str) -> Option<Vec<Value<'a>>> {
+        match self.node.kind {
+            Kind::Sequence(_) => self.filled_list(expected),
+            _ => Some(vec![self.clone()]),
+        }
+    }
+
+    fn reject(&self, expected: &str) {
+        match self.node.kind {
+            Kind::Broken => {}
+            _ if self.node.is_null() => self.fail(format!("empty, expected {expected}")),
+            _ => self.fail(format!("{} is not {expected}", shown(self.node))),
+        }
     }
 
     pub fn fail(&self, message: impl Into<String>) {
-        self.problems.add(&self.place, message);
+        self.notes.fail(&self.place, message);
     }
 
     fn entries(&self, expected: &str) -> Option<&'a [Entry]> {
@@ -220,7 +132,7 @@ impl<'a> Value<'a> {
         let mut first: HashMap<&str, usize> = HashMap::new();
         for Entry { key, .. } in entries {
             match first.get(key.text.as_str()) {
-                Some(line) => self.problems.add(
+                Some(line) => self.notes.fail(
                     &self.place.of_key(key),
                     format!("duplicate key, first on line {line}"),
                 ),
@@ -235,7 +147,7 @@ impl<'a> Value<'a> {
 pub(super) struct Section<'a> {
     entries: &'a [Entry],
     place: Place,
-    problems: &'a Problems,
+    notes: &'a Notes,
     asked: Vec<&'static str>,
 }
 
@@ -244,45 +156,112 @@ impl<'a> Section<'a> {
     pub fn find(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.asked.push(key);
         let entry = self.entries.iter().find(|entry| entry.key.text == key)?;
-        Some(Value::of_entry(entry, &self.place, self.problems))
+        Some(Value::of_entry(entry, &self.place, self.notes))
     }
 
-    /// A key's value. Missing or wrong: the default, which is harmless, for wrong is recorded.
-    pub fn value<T>(&mut self, key: &'static str, default: T, read: impl Read<T>) -> T {
-        self.find(key)
-            .and_then(|value| value.read(read))
+    /// Whether a key is written, with whatever value.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.text == key)
+    }
+
+    /// A key's value; missing: the default, as it would be written. `None` if it is wrong, which is
+    /// recorded.
+    pub fn valid<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        reader: &Reader<'_, T>,
+        about: &str,
+    ) -> Option<T> {
+        match self.described(key, &code(default), reader.form(), about) {
+            Some(value) => value.read(reader),
+            None => Some(by_default(default, reader)),
+        }
+    }
+
+    /// A key's value; missing or wrong: the default, as it would be written.
+    pub fn value<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        reader: Reader<'_, T>,
+        about: &str,
+    ) -> T {
+        self.valid(key, default, &reader, about)
+            .unwrap_or_else(|| by_default(default, &reader))
+    }
+
+    /// A key's value; missing or wrong: a default that depends, and how that is described.
+    pub fn value_or<T>(
+        &mut self,
+        key: &'static str,
+        (shown, default): (&str, T),
+        reader: Reader<'_, T>,
+        about: &str,
+    ) -> T {
+        self.described(key, shown, reader.form(), about)
+            .and_then(|value| value.read(&reader))
             .unwrap_or(default)
     }
 
-    /// A key's value, if it is there and right. Null is wrong.
-    pub fn optional<T>(&mut self, key: &'static str, read: impl Read<T>) -> Option<T> {
-        self.find(key)?.read(read)
+    /// A key's value, if it is there and right. Null is wrong. `shown`: what it means that it is not
+    /// there.
+    pub fn optional<T>(
+        &mut self,
+        key: &'static str,
+        shown: &str,
+        reader: Reader<'_, T>,
+        about: &str,
+    ) -> Option<T> {
+        self.described(key, shown, reader.form(), about)?
+            .read(&reader)
     }
 
     /// A key's value where null is a value too: nothing.
     pub fn nullable<T>(
         &mut self,
         key: &'static str,
-        default: Option<T>,
-        read: impl Read<T>,
+        (shown, default): (&str, Option<T>),
+        reader: Reader<'_, T>,
+        about: &str,
     ) -> Option<T> {
-        match self.find(key) {
+        match self.described(key, shown, reader.form(), about) {
             None => default,
             Some(value) if value.node.is_null() => None,
-            Some(value) => value.read(read),
+            Some(value) => value.read(&reader),
         }
     }
 
     /// A key's value; that it is missing is a problem.
-    pub fn required<T>(&mut self, key: &'static str, read: impl Read<T>) -> Option<T> {
-        let Some(value) = self.find(key) else {
-            // What a reader says of nothing is what it expects.
-            if let Err(expected) = read(&Node::null()) {
-                self.missing(key, &expected);
-            }
-            return None;
-        };
-        value.read(read)
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        reader: Reader<'_, T>,
+        about: &str,
+    ) -> Option<T> {
+        let value = self.described(key, "required", reader.form(), about);
+        if value.is_none() {
+            self.missing(key, reader.form());
+        }
+        value?.read(&reader)
+    }
+
+    /// A key whose value its own code reads. All keys but those of sections and lists of sections
+    /// pass here.
+    pub fn described(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        form: &str,
+        about: &str,
+    ) -> Option<Value<'a>> {
+        self.notes.key(|| KeyReference {
+            path: self.place.below(key).replace("[0]", "[]"),
+            form: form.into(),
+            default: default.into(),
+            about: about.trim().into(),
+        });
+        self.find(key)
     }
 
     /// A key's node, to be read by its own code; that it is missing is a problem.
@@ -299,7 +278,7 @@ impl<'a> Section<'a> {
         let missing = Section {
             entries: &[],
             place: self.place_of(key),
-            problems: self.problems,
+            notes: self.notes,
             asked: Vec::new(),
         };
         self.find(key)
@@ -311,7 +290,7 @@ impl<'a> Section<'a> {
     /// Where a key's value stands, or should.
     pub fn place_of(&self, key: &str) -> Place {
         match self.entries.iter().find(|entry| entry.key.text == key) {
-            Some(entry) => Value::of_entry(entry, &self.place, self.problems).place,
+            Some(entry) => self.place.of_entry(entry),
             None => Place {
                 path: self.place.below(key),
                 ..self.place.clone()
@@ -319,8 +298,9 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub fn problems(&self) -> &'a Problems {
-        self.problems
+    /// Records a problem with a key's value, there or not.
+    pub fn fail(&self, key: &str, message: impl Into<String>) {
+        self.notes.fail(&self.place_of(key), message);
     }
 
     /// Reports the keys that nobody asked for.
@@ -334,20 +314,31 @@ impl<'a> Section<'a> {
                 Some(known) => format!("unknown key, did you mean `{known}`?"),
                 None => format!("unknown key, expected one of {}", self.asked.join(", ")),
             };
-            self.problems.add(&self.place.of_key(key), message);
+            self.notes.fail(&self.place.of_key(key), message);
         }
     }
 
     fn missing(&self, key: &str, expected: &str) {
-        self.problems
-            .add(&self.place_of(key), format!("missing, expected {expected}"));
+        self.fail(key, format!("missing, expected {expected}"));
     }
 }
 
-/// The word that was probably meant, if any is near. `maxInFlight` is near `max_in_flight`.
+fn by_default<T>(default: &str, reader: &Reader<'_, T>) -> T {
+    // Whatever is asked for is asked for in the tests.
+    reader
+        .read(&Node::plain_text(default))
+        .unwrap_or_else(|expected| panic!("the default {default} is not {expected}"))
+}
+
+/// A value for people, as code.
+pub(super) fn code(value: impl Display) -> String {
+    format!("`{value}`")
+}
+
+/// The word that was probably meant, if any is near: at most two of five letters are wrong (added,
+/// left out, changed or swapped). `maxInFlight` is `max_in_flight`.
 pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// clap's bound, found good over years of typos in options.
-    const SIMILARITY_MIN: f64 = 0.7;
+    const SIMILARITY_MIN: f64 = 0.6;
     /// Longer words are no typos, and comparing takes quadratic time.
     const CHARS_MAX: usize = 128;
     if wrong.chars().nth(CHARS_MAX).is_some() {
@@ -356,8 +347,51 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> 
     let plain = |word: &str| word.to_lowercase().replace(['_', '-'], "");
     let wrong = plain(wrong);
     known
-        .map(|word| (strsim::jaro(&wrong, &plain(word)), word))
-        .filter(|(similarity, _)| *similarity > SIMILARITY_MIN)
+        .map(|word| {
+            let similarity = strsim::normalized_damerau_levenshtein(&wrong, &plain(word));
+            (similarity, word)
+        })
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_near_was_probably_meant() {
+        let known = [
+            "listeners",
+            "queue",
+            "timeouts",
+            "max_in_flight",
+            "backends",
+            "path",
+            "daemon",
+            "demo",
+            "host",
+            "name",
+        ];
+        for (wrong, meant) in [
+            ("maxInFlight", Some("max_in_flight")),
+            ("max-in-flight", Some("max_in_flight")),
+            ("max_inflight", Some("max_in_flight")),
+            ("ques", Some("queue")),
+            ("timeout", Some("timeouts")),
+            ("BACKEND", Some("backends")),
+            ("pth", Some("path")),
+            ("deamon", Some("daemon")),
+            ("demoo", Some("demo")),
+            ("balance", None),
+            ("port", None),
+            ("weight", None),
+            ("a", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(wrong, known.into_iter()), meant, "{wrong}");
+        }
+        assert_eq!(nearest(&"n".repeat(1_000), known.into_iter()), None);
+    }
 }

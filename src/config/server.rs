@@ -2,9 +2,10 @@
 //!
 //! Pingora ignores a key that it does not know, its own typos included, and some values make it
 //! panic (`threads: 0`, an address that is none). So each key stands here once, with its type and
-//! range; the struct, the reading and the way back to a `ServerConf` come from that one line, and
-//! a key that a new Pingora adds breaks the build.
+//! range; the struct, the reading, the documentation and the way back to a `ServerConf` come from
+//! that one line, and a key that a new Pingora adds breaks the build.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -12,29 +13,34 @@ use std::path::PathBuf;
 
 use pingora::server::configuration::{RuntimeMetricsPollTimeHistogramScale as Scale, ServerConf};
 
-use super::scalar;
-use super::section::{Read, Section};
+use super::scalar::{self, Reader};
+use super::section::{Section, code};
 
 /// A service's runtime starts this many threads at once.
 const THREADS_MAX: usize = 1024;
 const COUNT_MAX: usize = u32::MAX as usize;
 const SECONDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
+/// Where Pingora has no default of its own.
+const NULL: &str = "`null`";
 const SCALES: &[(&str, Scale)] = &[("linear", Scale::Linear), ("log", Scale::Log)];
 
 macro_rules! server_keys {
-    ($($(#[$doc:meta])* $key:ident: $type:ty = $reader:ident($($argument:expr),*);)*) => {
+    ($($(#[doc = $doc:literal])* $key:ident: $type:ty = $reader:ident($($argument:expr),*);)*) => {
         /// Pingora's own keys, checked. Absent ones are Pingora's defaults, but for
         /// `grace_period_seconds` and `max_retries`.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct ServerKeys {
-            $($(#[$doc])* pub $key: $type,)*
+            $($(#[doc = $doc])* pub $key: $type,)*
         }
 
         impl ServerKeys {
             pub(super) fn read(section: &mut Section<'_>) -> Self {
                 let default = defaults();
                 Self {
-                    $($key: $reader(section, stringify!($key), default.$key $(, $argument)*),)*
+                    $($key: {
+                        let key = (stringify!($key), concat!($($doc),*));
+                        $reader(section, key, default.$key $(, $argument)*)
+                    },)*
                 }
             }
 
@@ -47,16 +53,15 @@ macro_rules! server_keys {
 }
 
 server_keys! {
-    /// Of the file's format. Pingora does not look at it. Default 0.
+    /// Of the file's format. Pingora does not look at it.
     version: usize = count(0..=COUNT_MAX);
-    /// Whether to run in the background. Default false.
+    /// Whether to run in the background.
     daemon: bool = flag();
     /// Where a daemon's standard error goes. Default: nowhere else.
     error_log: Option<String> = optional_text();
-    /// Where a daemon writes its process id. Default `/tmp/pingora.pid`.
+    /// Where a daemon writes its process id.
     pid_file: String = text();
-    /// The socket over which an upgrade hands the listeners on. Default
-    /// `/tmp/pingora_upgrade.sock`.
+    /// The socket over which an upgrade hands the listeners on.
     upgrade_sock: String = text();
     /// The user that a daemon becomes. Default: stays who it is.
     user: Option<String> = optional_text();
@@ -64,17 +69,18 @@ server_keys! {
     group: Option<String> = optional_text();
     /// Where a daemon runs. Default: where it was started.
     working_directory: Option<PathBuf> = optional_file();
-    /// Threads of each service, 1 to 1024. Default 1.
+    /// Threads of each service.
     threads: usize = count(1..=THREADS_MAX);
-    /// Tasks that accept on each listener, 1 to 1024. Default 1.
+    /// Tasks that accept on each listener.
     listener_tasks_per_fd: usize = count(1..=THREADS_MAX);
-    /// Whether a service's threads take work from each other. Default true.
+    /// Whether a service's threads take work from each other.
     work_stealing: bool = flag();
-    /// Tokio's other timer; needs a build with `--cfg tokio_unstable`. Default false.
+    /// Tokio's other timer; needs a build with `--cfg tokio_unstable`.
     runtime_enable_alt_timer: bool = flag();
     /// The certificate authorities that are trusted. Default: the system's.
     ca_file: Option<String> = optional_text();
-    /// How long a stopping server goes on serving, in seconds. Default 10 (Pingora's is 300).
+    /// How long a stopping server goes on serving, in seconds. Pingora's default is 300. Who
+    /// still waits when nine tenths are over is answered 503.
     grace_period_seconds: Option<u64> = optional_integer(SECONDS);
     /// How long the last step of a stop may take, in seconds. Default: Pingora's 5.
     graceful_shutdown_timeout_seconds: Option<u64> = optional_integer(SECONDS);
@@ -82,7 +88,7 @@ server_keys! {
     client_bind_to_ipv4: Vec<String> = ip_addresses(scalar::ip_address::<Ipv4Addr>("an ipv4 address"));
     /// IPv6 addresses from which to connect to backends. Default: the system chooses.
     client_bind_to_ipv6: Vec<String> = ip_addresses(scalar::ip_address::<Ipv6Addr>("an ipv6 address"));
-    /// How many idle connections to backends are kept, per thread. Default 128.
+    /// How many idle connections to backends are kept, per thread.
     upstream_keepalive_pool_size: usize = count(0..=COUNT_MAX);
     /// Thread pools that only connect to backends. Default: none.
     upstream_connect_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
@@ -92,35 +98,33 @@ server_keys! {
     downstream_tls_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
     /// Threads in each of those. Default: none.
     downstream_tls_offload_thread_per_pool: Option<usize> = optional_integer(0..=THREADS_MAX);
-    /// Whether TLS keys are written to the file that `SSLKEYLOG` names. Default false.
+    /// Whether TLS keys are written to the file that `SSLKEYLOG` names.
     upstream_debug_ssl_keylog: bool = flag();
-    /// The most attempts of one request, a guard behind our own limits; 1 or more, for with 0
-    /// Pingora sends nothing at all. Default 1,000 (Pingora's is 16): an attempt that found nobody
-    /// listening is repeated for as long as the request may wait.
+    /// The most attempts of one request, a guard behind our own limits. Pingora's default is 16, but
+    /// an attempt that found nobody listening is repeated for as long as the request may wait.
     max_retries: usize = count(1..=COUNT_MAX);
     /// How often an upgrade tries its socket, once a second. Default: Pingora's 5.
     upgrade_sock_connect_accept_max_retries: Option<usize> = optional_integer(0..=COUNT_MAX);
-    /// Threads for blocking work in each runtime, 1 or more. Default: Tokio's 512.
+    /// Threads for blocking work in each runtime. Default: Tokio's 512.
     max_blocking_threads: Option<usize> = optional_integer(1..=COUNT_MAX);
     /// How long an idle one of those stays, in seconds. Default: Tokio's 10.
     blocking_threads_ttl_seconds: Option<u64> = optional_integer(SECONDS);
-    /// From how many seconds on a timeout uses Tokio's timer; null: never. Default 900.
+    /// From how many seconds on a timeout uses Tokio's timer; null: never.
     fast_timeout_to_tokio_threshold_seconds: Option<u64> = optional_integer(SECONDS);
-    /// Whether to measure polls; needs a build with `--cfg tokio_unstable`. Default false.
+    /// Whether to measure polls; needs a build with `--cfg tokio_unstable`.
     runtime_metrics_poll_time_histogram: bool = flag();
-    /// How its buckets grow, `linear` or `log`. Default: Tokio's.
+    /// How its buckets grow. Default: Tokio's.
     runtime_metrics_poll_time_histogram_scale: Option<Scale> = optional_scale();
-    /// Its first bucket, in microseconds; 1 or more. Default: Tokio's.
+    /// Its first bucket, in microseconds. Default: Tokio's.
     runtime_metrics_poll_time_histogram_resolution_micros: Option<u64> =
         optional_integer(1..=*SECONDS.end());
-    /// How many buckets it has, 1 to 1024. Default: Tokio's.
+    /// How many buckets it has. Default: Tokio's.
     runtime_metrics_poll_time_histogram_buckets: Option<usize> = optional_integer(1..=1024);
-    /// Whether the process that starts a daemon waits until it is ready. Default false.
+    /// Whether the process that starts a daemon waits until it is ready.
     daemon_wait_for_ready: bool = flag();
-    /// For how many seconds it waits, 1 or more. Default: Pingora's 600.
+    /// For how many seconds it waits. Default: Pingora's 600.
     daemon_ready_timeout_seconds: Option<NonZeroU64> = optional_seconds();
-    /// For how many seconds a daemon tries to say that it is ready, 1 or more. Default:
-    /// Pingora's 60.
+    /// For how many seconds a daemon tries to say that it is ready. Default: Pingora's 60.
     daemon_notify_timeout_seconds: Option<NonZeroU64> = optional_seconds();
 }
 
@@ -133,7 +137,8 @@ fn defaults() -> ServerConf {
     }
 }
 
-type Key = &'static str;
+/// A key and what it is for.
+type Key = (&'static str, &'static str);
 
 fn count(
     section: &mut Section<'_>,
@@ -141,23 +146,36 @@ fn count(
     default: usize,
     range: RangeInclusive<usize>,
 ) -> usize {
-    section.value(key, default, scalar::integer(range))
+    value(section, key, default, scalar::integer(range))
 }
 
 fn flag(section: &mut Section<'_>, key: Key, default: bool) -> bool {
-    section.value(key, default, scalar::flag)
+    value(section, key, default, scalar::flag())
 }
 
 fn text(section: &mut Section<'_>, key: Key, default: String) -> String {
-    section.value(key, default, scalar::text)
+    value(section, key, default, scalar::text())
+}
+
+fn value<T: Display>(
+    section: &mut Section<'_>,
+    (key, about): Key,
+    default: T,
+    reader: Reader<'_, T>,
+) -> T {
+    section.value_or(key, (&code(&default), default), reader, about)
 }
 
 fn optional_text(section: &mut Section<'_>, key: Key, default: Option<String>) -> Option<String> {
-    section.nullable(key, default, scalar::text)
+    optional(section, key, default, scalar::text())
 }
 
-fn optional_file(section: &mut Section<'_>, key: Key, default: Option<PathBuf>) -> Option<PathBuf> {
-    section.nullable(key, default, scalar::file)
+fn optional_file(
+    section: &mut Section<'_>,
+    (key, about): Key,
+    default: Option<PathBuf>,
+) -> Option<PathBuf> {
+    section.nullable(key, (NULL, default), scalar::file(), about)
 }
 
 fn optional_integer<T>(
@@ -167,9 +185,9 @@ fn optional_integer<T>(
     range: RangeInclusive<T>,
 ) -> Option<T>
 where
-    T: TryFrom<u64> + PartialOrd + std::fmt::Display,
+    T: TryFrom<u64> + PartialOrd + Display + 'static,
 {
-    section.nullable(key, default, scalar::integer(range))
+    optional(section, key, default, scalar::integer(range))
 }
 
 fn optional_seconds(
@@ -181,24 +199,39 @@ fn optional_seconds(
     optional_integer(section, key, default, 1..=*SECONDS.end()).and_then(NonZeroU64::new)
 }
 
-fn optional_scale(section: &mut Section<'_>, key: Key, default: Option<Scale>) -> Option<Scale> {
-    section.nullable(key, default, scalar::choice(SCALES))
+fn optional_scale(
+    section: &mut Section<'_>,
+    (key, about): Key,
+    default: Option<Scale>,
+) -> Option<Scale> {
+    section.nullable(key, (NULL, default), scalar::choice(SCALES), about)
+}
+
+fn optional<T: Display>(
+    section: &mut Section<'_>,
+    (key, about): Key,
+    default: Option<T>,
+    reader: Reader<'_, T>,
+) -> Option<T> {
+    let shown = default.as_ref().map_or(NULL.into(), code);
+    section.nullable(key, (&shown, default), reader, about)
 }
 
 fn ip_addresses(
     section: &mut Section<'_>,
-    key: Key,
+    (key, about): Key,
     default: Vec<String>,
-    read: impl Read<String>,
+    reader: Reader<'_, String>,
 ) -> Vec<String> {
+    const FORM: &str = "a list of ip addresses";
     let values = section
-        .find(key)
-        .and_then(|value| value.list("a list of ip addresses"));
+        .described(key, "`[]`", FORM, about)
+        .and_then(|value| value.list(FORM));
     match values {
         None => default,
         Some(values) => values
             .iter()
-            .filter_map(|value| value.read(&read))
+            .filter_map(|value| value.read(&reader))
             .collect(),
     }
 }

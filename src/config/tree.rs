@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Sequence(Vec<Node>),
     /// In the order of the text; a key may stand in it twice.
     Mapping(Vec<Entry>),
+    /// A scalar that refers to the environment in vain, which has been reported.
+    Broken,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,11 +54,15 @@ pub(super) struct Fault {
 
 /// The tree of the one document in `text`.
 pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+    build(text).map_err(|fault| fault.within(text))
+}
+
+fn build(text: &str) -> Result<Node, Fault> {
     let mut builder = Builder::default();
     // Event by event: the parser's own `load` recurses without a bound.
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(not_yaml)?;
+        let (event, span) = event.map_err(|error| not_yaml(&error, text))?;
         builder.take(event, span.start)?;
     }
     builder.root.ok_or_else(|| Fault {
@@ -72,7 +78,7 @@ impl Node {
         match &self.kind {
             Kind::Plain(_) if self.is_null() => None,
             Kind::Plain(text) | Kind::Quoted(text) => Some(text),
-            Kind::Sequence(_) | Kind::Mapping(_) => None,
+            Kind::Sequence(_) | Kind::Mapping(_) | Kind::Broken => None,
         }
     }
 
@@ -90,17 +96,23 @@ impl Node {
     }
 
     /// A node that was not written.
-    pub fn null() -> Self {
+    pub fn plain_text(text: &str) -> Self {
         Self {
             line: 1,
             column: 1,
-            kind: Kind::Plain(String::new()),
+            kind: Kind::Plain(text.into()),
         }
     }
 }
 
-fn not_yaml(error: ScanError) -> Fault {
-    fault(*error.marker(), format!("not YAML: {}", error.info()))
+fn not_yaml(error: &ScanError, text: &str) -> Fault {
+    let at = *error.marker();
+    let mut message = format!("not YAML: {}", error.info());
+    let line = text.lines().nth(at.line().saturating_sub(1));
+    if line.is_some_and(|line| line.contains("${")) {
+        message += "; ${ needs quotes between { } and [ ]";
+    }
+    fault(at, message)
 }
 
 fn fault(at: Marker, message: impl Into<String>) -> Fault {
@@ -108,6 +120,22 @@ fn fault(at: Marker, message: impl Into<String>) -> Fault {
         line: at.line(),
         column: at.col() + 1,
         message: message.into(),
+    }
+}
+
+impl Fault {
+    /// The parser can place a fault beyond the end of the text, which then is its place.
+    fn within(self, text: &str) -> Self {
+        let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+        if self.line <= breaks + 1 {
+            return self;
+        }
+        let last = text.rsplit(['\n', '\r']).next().unwrap_or(text);
+        Self {
+            line: breaks + 1,
+            column: last.chars().count() + 1,
+            ..self
+        }
     }
 }
 
@@ -184,7 +212,7 @@ fn into_key(node: Node, at: Marker) -> Result<Key, Fault> {
             column: node.column,
             text,
         }),
-        Kind::Sequence(_) | Kind::Mapping(_) => {
+        Kind::Sequence(_) | Kind::Mapping(_) | Kind::Broken => {
             Err(fault(at, "a list or mapping as a key, expected text"))
         }
     }

@@ -1,45 +1,58 @@
 //! Upstreams and their backends, whose names and addresses are unique in the whole file.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::time::Duration;
 
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
 use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 
+use super::health::{self, ProbeParams};
+use super::listeners::Binds;
+use super::notes::Place;
 use super::scalar::{self, duration};
-use super::section::{Place, Section, Value};
+use super::section::{Section, Value};
 
 const MAPPING: &str = "a mapping such as { demo: { backends: [..] } }";
 const BACKENDS: &str = "a list such as [{ name: server1, address: 127.0.0.1:8081 }]";
 
-/// All upstreams, in the order of the file, and the names of even those that are wrong, so that
-/// one error does not make another of every route.
-pub(super) fn read<'a>(section: &mut Section<'a>) -> (Vec<UpstreamParams>, Vec<&'a str>) {
+/// All upstreams, in the order of the file, and how each is pinged; and the names of even those that
+/// are wrong, so that one error does not make another of every route.
+pub(super) fn read<'a>(
+    section: &mut Section<'a>,
+    binds: &Binds,
+    probe: &ProbeParams,
+) -> (Vec<(UpstreamParams, ProbeParams)>, Vec<&'a str>) {
     let value = section.required_value("upstreams", MAPPING);
     let named = value
         .and_then(|value| value.named(MAPPING))
         .unwrap_or_default();
     let mut names = Vec::new();
     let mut upstreams = Vec::new();
-    let mut taken = Taken::default();
+    let mut taken = Taken::new(binds);
     for (key, name, value) in named {
         names.push(name);
         if !scalar::is_name(name) {
             key.fail(format!("not {}", scalar::NAME));
         }
-        let section = value.section("a mapping with backends");
-        upstreams.extend(section.and_then(|section| upstream(name, section, &mut taken)));
+        let Some(mut section) = value.section("a mapping with backends") else {
+            continue;
+        };
+        let probe = health::read_own_probe(section.section("poller"), probe);
+        upstreams.extend(upstream(name, section, &mut taken).map(|upstream| (upstream, probe)));
     }
     (upstreams, names)
 }
 
-fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken) -> Option<UpstreamParams> {
+fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Option<UpstreamParams> {
     let queue = queue(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
-    let busy_limit = section.value("busy_limit", timeouts.response_header, duration);
+    let busy_limit = section.value_or(
+        "busy_limit",
+        ("`timeouts.response_header`", timeouts.response_header),
+        duration(),
+        "How long a slot stays taken for a request that we gave up on.",
+    );
     let backends = section
         .required_value("backends", BACKENDS)
         .and_then(|value| value.filled_list(BACKENDS))
@@ -62,8 +75,18 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken) -> Option<U
 
 fn queue(mut section: Section<'_>) -> QueueParams {
     let params = QueueParams {
-        size: section.value("size", 10_000, scalar::integer(0..=1_000_000)),
-        timeout: section.value("timeout", Duration::from_secs(30), duration),
+        size: section.value(
+            "size",
+            "10000",
+            scalar::integer(0..=1_000_000),
+            "How many requests may wait; one more is 503 at once.",
+        ),
+        timeout: section.value(
+            "timeout",
+            "30s",
+            duration(),
+            "How long one may wait, then 503; `timeouts.request` may end it earlier.",
+        ),
     };
     section.finish();
     params
@@ -71,64 +94,123 @@ fn queue(mut section: Section<'_>) -> QueueParams {
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {
     let params = Timeouts {
-        connect: section.value("connect", Duration::from_secs(1), duration),
-        response_header: section.value("response_header", Duration::from_secs(60), duration),
-        read: section.value("read", Duration::from_secs(60), duration),
-        write: section.value("write", Duration::from_secs(30), duration),
-        idle: section.value("idle", Duration::from_secs(1), duration),
-        request: section.value("request", Duration::from_secs(90), duration),
+        connect: section.value("connect", "1s", duration(), "A connection to a backend."),
+        response_header: section.value(
+            "response_header",
+            "60s",
+            duration(),
+            "From the request sent to the answer's header.",
+        ),
+        read: section.value(
+            "read",
+            "60s",
+            duration(),
+            "Between two pieces of an answer's body, or of what the backend sends after an upgrade \
+             (WebSocket).",
+        ),
+        write: section.value("write", "30s", duration(), "One write to a backend."),
+        idle: section.value(
+            "idle",
+            "1s",
+            duration(),
+            "How long an idle connection to a backend is kept; below the backends' own.",
+        ),
+        request: section.value(
+            "request",
+            "90s",
+            duration(),
+            "Queue, attempts and the answer's header together.",
+        ),
     };
     section.finish();
     params
 }
 
-fn backend(value: &Value<'_>, taken: &mut Taken) -> Option<BackendParams> {
+fn backend(value: &Value<'_>, taken: &mut Taken<'_>) -> Option<BackendParams> {
     let mut section = value.section("a mapping with name and address")?;
-    let name = section.required("name", scalar::backend_name);
-    let address = section.required("address", scalar::peer);
-    let max_in_flight = section.value("max_in_flight", 1, scalar::integer(1..=10_000));
+    let name = section.required(
+        "name",
+        scalar::backend_name(),
+        "As in the health file; unique in the whole configuration.",
+    );
+    let address = section.required(
+        "address",
+        scalar::peer(),
+        "Where it listens; unique in the whole configuration, for a slot has one owner.",
+    );
+    let max_in_flight = section.value(
+        "max_in_flight",
+        "1",
+        scalar::integer(1..=10_000),
+        "How many requests it gets at once. The health file may say otherwise.",
+    );
+    let weight = section.value(
+        "weight",
+        "1",
+        scalar::integer(1..=1_000),
+        "Its share of the requests among those that are free. The health file may say otherwise.",
+    );
+    let state = section.value(
+        "state",
+        "ready",
+        scalar::choice(&State::ALL),
+        "What is wanted of it: to serve, to finish what it has and get no new requests, or that \
+         without being pinged. The most restrictive of this and the health file's holds.",
+    );
     if let Some(name) = &name {
-        claim(&mut taken.names, name.clone(), name, "name", &section);
+        taken.claim_name(name, &section);
     }
     if let Some(address) = &address {
-        claim(
-            &mut taken.addresses,
-            address.canonical(),
-            address,
-            "address",
-            &section,
-        );
+        taken.claim_address(address, &section);
     }
     section.finish();
     Some(BackendParams {
         name: name?,
         address: address?,
         max_in_flight,
-        weight: 1,
-        state: State::Ready,
+        weight,
+        state,
     })
 }
 
-/// What backends before this one are called and where they listen, and where that stands.
-#[derive(Default)]
-struct Taken {
+/// What backends before this one are called and where they and the proxy listen, and where that
+/// stands.
+struct Taken<'a> {
+    binds: &'a Binds,
     names: HashMap<BackendName, Place>,
     addresses: HashMap<Address, Place>,
 }
 
-fn claim<T: Eq + Hash>(
-    taken: &mut HashMap<T, Place>,
-    value: T,
-    shown: &dyn std::fmt::Display,
-    key: &str,
-    section: &Section<'_>,
-) {
-    let place = section.place_of(key);
-    match taken.get(&value) {
-        Some(Place { path, line, .. }) => {
-            let message = format!("{shown} is taken by {path} on line {line}");
-            section.problems().add(&place, message);
+impl<'a> Taken<'a> {
+    fn new(binds: &'a Binds) -> Self {
+        Self {
+            binds,
+            names: HashMap::new(),
+            addresses: HashMap::new(),
         }
-        None => _ = taken.insert(value, place),
+    }
+
+    fn claim_name(&mut self, name: &BackendName, section: &Section<'_>) {
+        if let Some(Place { path, line, .. }) = self.names.get(name) {
+            section.fail("name", format!("{name} is taken by {path} on line {line}"));
+        } else {
+            self.names.insert(name.clone(), section.place_of("name"));
+        }
+    }
+
+    fn claim_address(&mut self, address: &Address, section: &Section<'_>) {
+        if let Some(Place { path, line, .. }) = self.binds.reached_by(address) {
+            let message =
+                format!("{address} is taken by {path} on line {line}, which is the proxy itself");
+            section.fail("address", message);
+        }
+        let canonical = address.canonical();
+        if let Some(Place { path, line, .. }) = self.addresses.get(&canonical) {
+            let message = format!("{address} is taken by {path} on line {line}");
+            section.fail("address", message);
+        } else {
+            self.addresses
+                .insert(canonical, section.place_of("address"));
+        }
     }
 }

@@ -1,0 +1,511 @@
+//! Whole texts in, parameters out. `wrong`: texts in, every problem out. `anything`: texts that nobody
+//! would write.
+
+use std::env::VarError;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Method;
+use pingora::server::configuration::ServerConf;
+
+use crate::health::{State, WhenMissing, WhenStale};
+use crate::routing::{HostMatch, PathMatch, Route};
+use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
+
+use super::*;
+
+mod anything;
+mod wrong;
+
+const SHIPPED: &str = include_str!("../../../conf/pingora.yaml");
+
+/// The least that is a configuration.
+const LEAST: &str = "\
+maitred:
+  routes:
+    - { match: { path: /home }, upstream: demo }
+  upstreams:
+    demo:
+      backends:
+        - { name: server1, address: 127.0.0.1:8081 }
+";
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, "c").unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// `LEAST` with lines of ours below `maitred:`, from line 2.
+fn ours(lines: &str) -> String {
+    LEAST.replacen(
+        "maitred:\n",
+        &format!("maitred:\n  {}\n", lines.replace('\n', "\n  ")),
+        1,
+    )
+}
+
+/// `LEAST` with another route, which stands on line 3.
+fn routed(route: &str) -> String {
+    LEAST.replacen("{ match: { path: /home }, upstream: demo }", route, 1)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn backend(name: &str, address: &str) -> BackendParams {
+    BackendParams {
+        name: name.into(),
+        address: address.parse().unwrap(),
+        max_in_flight: 1,
+        weight: 1,
+        state: State::Ready,
+    }
+}
+
+fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
+    UpstreamParams {
+        name: "demo".into(),
+        queue: QueueParams {
+            size: 10_000,
+            timeout: seconds(30),
+        },
+        timeouts: Timeouts {
+            connect: seconds(1),
+            response_header: seconds(60),
+            read: seconds(60),
+            write: seconds(30),
+            idle: seconds(1),
+            request: seconds(90),
+        },
+        busy_limit: seconds(60),
+        backends,
+    }
+}
+
+#[test]
+fn the_shipped_file_is_what_it_says() {
+    let config = parse(SHIPPED);
+    let route = Route {
+        host: HostMatch::Any,
+        path: PathMatch::Exact("/home".into()),
+        methods: vec![Method::GET, Method::HEAD],
+        rewrite: Some("/".into()),
+        upstream: "demo".into(),
+    };
+    let backends = vec![
+        backend("server1", "127.0.0.1:8081"),
+        backend("server2", "127.0.0.1:8082"),
+        backend("server3", "127.0.0.1:8083"),
+    ];
+    assert_eq!(config.routes, [route]);
+    assert_eq!(config.upstreams, [demo(backends)]);
+    assert_eq!((config.server.version, config.server.threads), (1, 2));
+    let defaults = parse(LEAST);
+    let rest = Config {
+        routes: defaults.routes,
+        upstreams: defaults.upstreams,
+        ..config
+    };
+    assert_eq!(
+        rest,
+        Config {
+            server: rest.server.clone(),
+            ..parse(LEAST)
+        }
+    );
+}
+
+#[test]
+fn absent_keys_have_their_defaults() {
+    let config = parse(LEAST);
+    let address = |text: &str| text.parse().unwrap();
+    assert_eq!(
+        config.listeners,
+        [ListenerParams {
+            bind: address("0.0.0.0:8080")
+        }]
+    );
+    let clients = ClientParams {
+        header_timeout: seconds(10),
+        idle_timeout: seconds(60),
+        read_timeout: seconds(30),
+        write_timeout: seconds(30),
+    };
+    assert_eq!(config.clients, clients);
+    assert_eq!(
+        config.health,
+        HealthParams {
+            file: "health_status.json".into(),
+            stale_after: Some(seconds(30)),
+            when_stale: WhenStale::Keep,
+            when_missing: WhenMissing::FailClosed,
+            max_flip_percent: 100,
+            confirm_after: seconds(30),
+        }
+    );
+    let poller = PollerParams {
+        interval: seconds(10),
+        fast_interval: seconds(1),
+        timeout: seconds(2),
+        jitter_percent: 0,
+        rise: 2,
+        fall: 2,
+        detail: false,
+        probes: [("demo".into(), ProbeParams::default())].into(),
+    };
+    assert_eq!(config.poller, poller);
+    assert_eq!(
+        config.admin,
+        AdminParams {
+            bind: address("127.0.0.1:9900")
+        }
+    );
+    assert_eq!(
+        config.access_log,
+        AccessLogParams {
+            format: AccessLogFormat::Text
+        }
+    );
+    assert_eq!(
+        config.upstreams,
+        [demo(vec![backend("server1", "127.0.0.1:8081")])]
+    );
+    let [route] = &config.routes[..] else {
+        panic!("{:?}", config.routes)
+    };
+    assert_eq!(
+        (route.methods.len(), &route.rewrite, &route.host),
+        (0, &None, &HostMatch::Any)
+    );
+    let server = ServerConf {
+        grace_period_seconds: Some(10),
+        max_retries: 1_000,
+        ..ServerConf::default()
+    };
+    assert_eq!(config.server.server_conf(), server);
+}
+
+#[test]
+fn every_key_is_obeyed() {
+    let text = "
+maitred:
+  listeners: [{ bind: '[::]:80' }, { bind: '127.0.0.1:0' }, { bind: '127.0.0.1:0' }]
+  clients: { header_timeout: 1s, idle_timeout: 2s, read_timeout: 3s, write_timeout: 250ms }
+  health:
+    file: /run/health.json
+    stale_after: off
+    when_stale: fail_open
+    when_missing: fail_open
+    max_flip_percent: 50
+    confirm_after: 5s
+  poller:
+    path: /ping?deep=1
+    host: app.internal:81
+    interval: 1m30s
+    fast_interval: 90s
+    timeout: 80s
+    jitter: 10%
+    expect_status: 204
+    rise: 1
+    fall: 3
+    detail: true
+  admin: { bind: '[::1]:9901' }
+  access_log: { format: off }
+  routes:
+    - { match: { host: '*.Example.com', path_prefix: /api/ }, upstream: b.2 }
+    - { match: { host: '[::1]', path: / }, upstream: b.2 }
+    - { match: { host: localhost, path: /, methods: [PURGE] }, upstream: b.2 }
+  upstreams:
+    b.2:
+      queue: { size: 0, timeout: 1ms }
+      timeouts:
+        { connect: 2ms, response_header: 3ms, read: 4ms, write: 5ms, idle: 6ms, request: 24h }
+      poller: { path: /up, host: '[::1]', expect_status: [200, 204, '300-399'] }
+      backends: [{ name: 1, address: '[::1]:81', max_in_flight: 10000, weight: 3, state: drain }]
+    unused: { busy_limit: 7s, backends: [{ name: B, address: 10.0.0.1:81 }] }
+";
+    let config = parse(text);
+    let binds: Vec<String> = config
+        .listeners
+        .iter()
+        .map(|l| l.bind.to_string())
+        .collect();
+    assert_eq!(binds, ["[::]:80", "127.0.0.1:0", "127.0.0.1:0"]);
+    let clients = ClientParams {
+        header_timeout: seconds(1),
+        idle_timeout: seconds(2),
+        read_timeout: seconds(3),
+        write_timeout: Duration::from_millis(250),
+    };
+    assert_eq!(config.clients, clients);
+    let health = HealthParams {
+        file: "/run/health.json".into(),
+        stale_after: None,
+        when_stale: WhenStale::FailOpen,
+        when_missing: WhenMissing::FailOpen,
+        max_flip_percent: 50,
+        confirm_after: seconds(5),
+    };
+    assert_eq!(config.health, health);
+    let probe = |path: &str, host: &str, ranges: Vec<RangeInclusive<u16>>| ProbeParams {
+        path: path.into(),
+        host: Some(host.into()),
+        expect_status: StatusRanges(ranges),
+    };
+    let own = probe("/up", "[::1]", vec![200..=200, 204..=204, 300..=399]);
+    let global = probe("/ping?deep=1", "app.internal:81", vec![204..=204]);
+    let poller = PollerParams {
+        interval: seconds(90),
+        fast_interval: seconds(90),
+        timeout: seconds(80),
+        jitter_percent: 10,
+        rise: 1,
+        fall: 3,
+        detail: true,
+        probes: [("b.2".into(), own), ("unused".into(), global)].into(),
+    };
+    assert_eq!(config.poller, poller);
+    assert_eq!(config.admin.bind.to_string(), "[::1]:9901");
+    assert_eq!(config.access_log.format, AccessLogFormat::Off);
+    let hosts: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.host.clone())
+        .collect();
+    let exact = |host: &str| HostMatch::Exact(host.into());
+    let suffix = HostMatch::Suffix(".example.com".into());
+    assert_eq!(hosts, [suffix, exact("[::1]"), exact("localhost")]);
+    assert_eq!(config.routes[0].path, PathMatch::Prefix("/api/".into()));
+    assert_eq!(config.routes[2].methods[0].as_str(), "PURGE");
+    let milliseconds = Duration::from_millis;
+    let [first, second] = &config.upstreams[..] else {
+        panic!("{:?}", config.upstreams)
+    };
+    let timeouts = Timeouts {
+        connect: milliseconds(2),
+        response_header: milliseconds(3),
+        read: milliseconds(4),
+        write: milliseconds(5),
+        idle: milliseconds(6),
+        request: seconds(86_400),
+    };
+    assert_eq!((first.name.as_str(), first.timeouts), ("b.2", timeouts));
+    assert_eq!(
+        first.queue,
+        QueueParams {
+            size: 0,
+            timeout: milliseconds(1)
+        }
+    );
+    assert_eq!(
+        (first.busy_limit, second.busy_limit),
+        (milliseconds(3), seconds(7))
+    );
+    let backend = backend("1", "[::1]:81");
+    assert_eq!(
+        first.backends,
+        [BackendParams {
+            max_in_flight: 10_000,
+            weight: 3,
+            state: State::Drain,
+            ..backend
+        }]
+    );
+}
+
+#[test]
+fn every_key_of_pingora_is_read_as_pingora_reads_it() {
+    let text = "
+version: 1
+daemon: true
+error_log: /e
+pid_file: /p
+upgrade_sock: /s
+user: u
+group: g
+working_directory: /w
+threads: 4
+listener_tasks_per_fd: 2
+work_stealing: false
+runtime_enable_alt_timer: true
+ca_file: /c
+grace_period_seconds: 0
+graceful_shutdown_timeout_seconds: 3
+client_bind_to_ipv4: [10.0.0.1]
+client_bind_to_ipv6: ['::1']
+upstream_keepalive_pool_size: 5
+upstream_connect_offload_threadpools: 6
+upstream_connect_offload_thread_per_pool: 7
+downstream_tls_offload_threadpools: 8
+downstream_tls_offload_thread_per_pool: 9
+upstream_debug_ssl_keylog: true
+max_retries: 1
+upgrade_sock_connect_accept_max_retries: 11
+max_blocking_threads: 12
+blocking_threads_ttl_seconds: 13
+fast_timeout_to_tokio_threshold_seconds: null
+runtime_metrics_poll_time_histogram: true
+runtime_metrics_poll_time_histogram_scale: log
+runtime_metrics_poll_time_histogram_resolution_micros: 14
+runtime_metrics_poll_time_histogram_buckets: 15
+daemon_wait_for_ready: true
+daemon_ready_timeout_seconds: 16
+daemon_notify_timeout_seconds: 17
+";
+    let theirs = ServerConf::from_yaml(text).unwrap();
+    assert_eq!(
+        parse(&format!("{LEAST}{text}")).server.server_conf(),
+        theirs
+    );
+    let keys = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let mut keys: Vec<String> = lines.map(|(key, _)| key.trim().to_owned()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(
+        keys(text),
+        keys(&ServerConf::default().to_yaml()),
+        "a key is not in this test"
+    );
+}
+
+#[test]
+fn sections_may_be_left_empty_and_routes_may_share_a_place() {
+    let text = ours("poller:\nclients: ~\nhealth: {}");
+    assert_eq!(parse(&text), parse(LEAST));
+    let routes = "{ match: { path: /a, methods: [GET] }, upstream: demo }
+    - { match: { path: /a, methods: [PUT] }, upstream: demo }
+    - { match: { path: /a, host: a }, upstream: demo }
+    - { match: { path_prefix: /a }, upstream: demo }";
+    assert_eq!(parse(&routed(routes)).routes.len(), 4);
+}
+
+#[test]
+fn files_are_read_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.yaml");
+    let error = Config::load(&path).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot read {}", path.display()));
+    assert!(matches!(error, ConfigError::Read { .. }));
+    std::fs::write(&path, LEAST).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), parse(LEAST));
+    std::fs::write(&path, "a: 1\n").unwrap();
+    let problem = format!("{}:1:1: maitred: missing", path.display());
+    assert!(
+        Config::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains(&problem)
+    );
+    std::fs::write(&path, [0xff]).unwrap();
+    assert!(matches!(Config::load(&path), Err(ConfigError::Read { .. })));
+    let large = vec![b'#'; FILE_BYTES_MAX as usize + 1];
+    std::fs::write(&path, large).unwrap();
+    let Err(ConfigError::Read { source, .. }) = Config::load(&path) else {
+        panic!()
+    };
+    assert_eq!(source.to_string(), "larger than 16 MiB");
+}
+
+#[test]
+fn ten_thousand_backends_are_read() {
+    let line = |i: usize| {
+        format!(
+            "        - {{ name: b{i}, address: 10.0.{}.{}:80 }}\n",
+            i / 250,
+            i % 250
+        )
+    };
+    let text = LEAST.to_owned() + &(0..10_000).map(line).collect::<String>();
+    assert_eq!(parse(&text).upstreams[0].backends.len(), 10_001);
+}
+
+#[test]
+fn waits_of_the_poller_are_at_most_its_interval() {
+    let times = |poller: &str| {
+        let poller = parse(&ours(&format!("poller: {{ {poller} }}"))).poller;
+        [poller.interval, poller.fast_interval, poller.timeout].map(|time| time.as_millis())
+    };
+    assert_eq!(times("interval: 1h"), [3_600_000, 1_000, 2_000]);
+    assert_eq!(times("interval: 1500ms"), [1_500, 1_000, 1_500]);
+    assert_eq!(times("interval: 20ms"), [20, 20, 20]);
+    let written = "interval: 20s, fast_interval: 20s, timeout: 20s";
+    assert_eq!(times(written), [20_000; 3]);
+}
+
+#[test]
+fn an_upstreams_poller_overrides_what_it_says_and_nothing_else() {
+    let text = ours("poller: { path: /all, host: all, expect_status: 500-599 }")
+        + "      poller: { path: /own }\n";
+    let probe = &parse(&text).poller.probes["demo"];
+    assert_eq!((&*probe.path, probe.host.as_deref()), ("/own", Some("all")));
+    assert!(probe.expect_status.contains(500) && !probe.expect_status.contains(200));
+}
+
+#[test]
+fn every_kind_of_address_is_read() {
+    for address in [
+        "10.0.0.1:81",
+        "[::1]:81",
+        "app.internal:81",
+        "unix:/run/app.sock",
+    ] {
+        let text = LEAST.replace("127.0.0.1:8081", &format!("'{address}'"));
+        let read = &parse(&text).upstreams[0].backends[0].address;
+        assert_eq!(read.to_string(), address);
+    }
+}
+
+#[test]
+fn references_are_replaced_by_what_the_environment_says() {
+    let environment = |name: &str| match name {
+        "HOST" => Ok("app.internal".to_owned()),
+        "SLOTS" => Ok("4".to_owned()),
+        "EMPTY" => Ok(String::new()),
+        "DOLLARS" => Ok("/${HOST}".to_owned()),
+        _ => Err(VarError::NotPresent),
+    };
+    let text = |value: &str| format!("{LEAST}pid_file: {value}\n");
+    for (value, expected) in [
+        ("${HOST}", "app.internal"),
+        ("'${HOST}:${SLOTS}'", "app.internal:4"),
+        ("\"/run/${HOST}.pid\"", "/run/app.internal.pid"),
+        ("|\n  ${HOST}", "app.internal\n"),
+        ("${NOBODY:-a b}", "a b"),
+        ("${NOBODY:-a:-b}", "a:-b"),
+        ("${EMPTY:-a}", "a"),
+        ("${HOST:-a}", "app.internal"),
+        ("${EMPTY}a${NOBODY:-}", "a"),
+        ("$${HOST}", "${HOST}"),
+        ("$HOST $$ $", "$HOST $$ $"),
+        ("${DOLLARS}", "/${HOST}"),
+        ("${SLOTS}", "4"),
+    ] {
+        let config = Config::parse_with(&text(value), "c", &environment);
+        let config = config.unwrap_or_else(|error| panic!("{value}: {error}"));
+        assert_eq!(config.server.pid_file, expected, "{value}");
+    }
+    let slots = ours("poller:\n  rise: ${SLOTS}\n  detail: ${NOBODY:-true}");
+    let poller = Config::parse_with(&slots, "c", &environment)
+        .unwrap()
+        .poller;
+    assert_eq!((poller.rise, poller.detail), (4, true));
+}
+
+#[test]
+fn the_environment_of_the_process_is_asked() {
+    let text = format!("{LEAST}pid_file: '${{CARGO_PKG_NAME}}'\n");
+    assert_eq!(parse(&text).server.pid_file, "maitred");
+}
+
+#[test]
+fn reports_say_who_could_not_read_what_and_why() {
+    let error = Config::load(Path::new("/nowhere/c.yaml")).unwrap_err();
+    assert_eq!(
+        error.report("proxy"),
+        "proxy: cannot read /nowhere/c.yaml: No such file or directory (os error 2)"
+    );
+    let error = Config::parse("a: 1\nb: [", "c").unwrap_err();
+    assert!(error.report("proxy").starts_with("c:2:"), "{error}");
+}
