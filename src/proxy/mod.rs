@@ -67,6 +67,14 @@ impl Proxy {
         }
     }
 
+    /// How long a backend may be silent while a body is sent on to it: longer than any of the pauses that
+    /// are allowed, so that it ends only what nothing else does.
+    fn silence_limit(&self, upstream: &Upstream) -> Duration {
+        let timeouts = &upstream.params().timeouts;
+        let client = self.current.load().config.clients.read_timeout;
+        client + timeouts.response_header + timeouts.read
+    }
+
     /// Finds where a request goes, reads what is to be read of its body and gets it a slot.
     async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
         let upstream = self.route(session, context)?;
@@ -176,9 +184,13 @@ impl ProxyHttp for Proxy {
             return Err(Error::new(ErrorType::InternalError));
         }
         let lease = context.work.as_ref().and_then(|work| work.lease());
-        lease
-            .map(|lease| Box::new(lease.backend().peer()))
-            .ok_or_else(|| Error::new(ErrorType::InternalError))
+        let lease = lease.ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        Ok(Box::new(if context.body.is_streamed() {
+            let limit = self.silence_limit(lease.upstream());
+            lease.backend().peer_with_read_limit(limit)
+        } else {
+            lease.backend().peer()
+        }))
     }
 
     fn fail_to_connect(

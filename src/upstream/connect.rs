@@ -23,6 +23,7 @@ use pingora::protocols::{Digest, GetProxyDigest};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -81,7 +82,7 @@ pub(super) fn peer(endpoint: Option<&Endpoint>, timeouts: &Timeouts) -> HttpPeer
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
-    peer.options.custom_l4 = Some(Arc::new(Connector));
+    peer.options.custom_l4 = Some(Arc::new(Connector::new(timeouts)));
     peer
 }
 
@@ -113,12 +114,51 @@ pub(super) fn identity(index: usize, address: &Address) -> SocketAddr {
 }
 
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct Connector {
+    /// In milliseconds; at most 24 h.
+    write_timeout: u32,
+}
+
+impl Connector {
+    pub(super) fn new(timeouts: &Timeouts) -> Self {
+        let millis = timeouts.write.as_millis();
+        Self {
+            write_timeout: u32::try_from(millis).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A connection, and a duplicate of its descriptor.
+    async fn open(&self, address: &SocketAddr) -> io::Result<(Stream, io::Result<OwnedFd>)> {
+        match address {
+            SocketAddr::Inet(NOWHERE) => Err(Errno::HOSTUNREACH.into()),
+            SocketAddr::Inet(address) => {
+                let socket = TcpStream::connect(address).await?;
+                self.limit_writes(&socket);
+                let duplicate = socket.as_fd().try_clone_to_owned();
+                Ok((socket.into(), duplicate))
+            }
+            SocketAddr::Unix(address) => {
+                let path = address.as_pathname().ok_or(Errno::INVAL)?;
+                let socket = UnixStream::connect(path).await?;
+                let duplicate = socket.as_fd().try_clone_to_owned();
+                Ok((socket.into(), duplicate))
+            }
+        }
+    }
+
+    /// When a write of a body times out, Pingora goes on reading, in case the backend has answered
+    /// early, and may read for ever. So the kernel ends the connection itself, for reads as well.
+    fn limit_writes(&self, stream: &TcpStream) {
+        // Fails only on a socket that is none of TCP's.
+        let _ = set_tcp_user_timeout(stream, self.write_timeout);
+    }
+}
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let (mut stream, duplicate) = open(address)
+        let (mut stream, duplicate) = self
+            .open(address)
             .await
             .map_err(|error| explain(error, address))?;
         let duplicate = duplicate.or_err(ErrorType::InternalError, "duplicating a descriptor")?;
@@ -128,24 +168,6 @@ impl Connect for Connector {
             Some(Box::new(BackendSocket::new(duplicate))),
         ));
         Ok(stream)
-    }
-}
-
-/// A connection, and a duplicate of its descriptor.
-async fn open(address: &SocketAddr) -> io::Result<(Stream, io::Result<OwnedFd>)> {
-    match address {
-        SocketAddr::Inet(NOWHERE) => Err(Errno::HOSTUNREACH.into()),
-        SocketAddr::Inet(address) => {
-            let socket = TcpStream::connect(address).await?;
-            let duplicate = socket.as_fd().try_clone_to_owned();
-            Ok((socket.into(), duplicate))
-        }
-        SocketAddr::Unix(address) => {
-            let path = address.as_pathname().ok_or(Errno::INVAL)?;
-            let socket = UnixStream::connect(path).await?;
-            let duplicate = socket.as_fd().try_clone_to_owned();
-            Ok((socket.into(), duplicate))
-        }
     }
 }
 
@@ -194,7 +216,10 @@ mod tests {
     async fn the_socket_rides_along_and_outlives_the_stream() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = SocketAddr::Inet(listener.local_addr().unwrap());
-        let stream = Connector.connect(&address).await.unwrap();
+        let connector = Connector {
+            write_timeout: 1_000,
+        };
+        let stream = connector.connect(&address).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let digest = Digest {
             proxy_digest: stream.get_proxy_digest(),

@@ -51,7 +51,8 @@ fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)>
 
 async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
     let peer = upstream.backend(index).peer();
-    let connection = Connector.connect(peer.address());
+    let connector = Connector::new(&upstream.params.timeouts);
+    let connection = connector.connect(peer.address());
     matches!(
         timeout(upstream.params.timeouts.connect, connection).await,
         Ok(Ok(_))
