@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::file::{FileError, GRACE, SETTLE, read_regular};
 use super::json::Json;
-use super::report;
+use super::report::{self, FILE_BYTES_MAX};
 
 /// What a judge has found out about one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,9 @@ impl Writer {
     /// The file is replaced at once, by a rename, and synced to the disk; it keeps its mode and, where
     /// we may, its owner. Links are followed. Where the folder does not let itself be written or the
     /// file not be replaced (a single file mounted into a container), it is written in place. Keys
-    /// that are in the file stay where they are, new ones come last. A file that is no JSON object,
-    /// and does not become one in a moment, is replaced whole, with a warning.
+    /// that are in the file stay where they are, new ones come last. For a file that is no JSON
+    /// object, and does not become one in a moment, stands what it said after the last round, with a
+    /// warning.
     ///
     /// Blocks for as long as the disk does.
     ///
@@ -340,7 +341,11 @@ fn may_be_written_in_place(error: &io::Error) -> bool {
 /// disk is full; who reads at that very moment may find old and new mixed.
 fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let modified = file.metadata()?.modified()?;
+    let before = file.metadata()?;
+    if before.len() > FILE_BYTES_MAX as u64 {
+        // No reader takes more, and neither do we.
+        file.set_len(FILE_BYTES_MAX as u64)?;
+    }
     let mut old = Vec::new();
     file.read_to_end(&mut old)?;
     if let Err(error) = overwrite(&file, bytes, old.len()) {
@@ -348,7 +353,7 @@ fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = file
             .write_all_at(&old, 0)
             .and_then(|()| file.set_len(old.len() as u64))
-            .and_then(|()| file.set_modified(modified));
+            .and_then(|()| file.set_modified(before.modified()?));
         return Err(error);
     }
     file.sync_all()
@@ -687,6 +692,15 @@ mod tests {
             assert_eq!(texts[0], texts[1], "as a rename would have written");
             assert_eq!(names_in(directory.path()), [LOCK, NAME]);
         }
+    }
+
+    #[test]
+    fn a_file_without_end_can_be_written_in_place() {
+        let (_directory, path) = file_with("");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(1 << 40).unwrap();
+        write_in_place(&path, b"{}\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"{}\n");
     }
 
     #[test]
