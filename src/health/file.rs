@@ -9,8 +9,8 @@
 //!   believed at once. Other content in the same file may be old and new bytes mixed, and is believed
 //!   once its writer is done: when the file system says so, or when two looks [`SETTLE`] apart find
 //!   the same.
-//! - A missing or bad file, or one that does not settle, is news only when it stays so for [`GRACE`]: people write in place, and
-//!   delete and recreate.
+//! - A missing or bad file, or one that does not settle, is news only when it stays so for [`GRACE`]:
+//!   people write in place, and delete and recreate.
 //! - Freshness counts from when a change was seen, by the monotonic clock. Only the first look goes by
 //!   the modification time: nobody saw that change.
 //! - Whatever happens, the last good report stays in force.
@@ -807,5 +807,93 @@ mod tests {
         assert_eq!(read_regular(&path).unwrap().0.len(), FILE_BYTES_MAX + 1);
         let file = HealthFile::open(path);
         assert_eq!(file.latest().state, corrupt("longer than 16777216 bytes"));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_damaged_leaves_the_old_report_or_is_read_in_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let old_text = br#"{"a": true, "b": {"healthy": true}}"#;
+        let old = Report::parse(old_text).unwrap();
+        let text = b"{\"a\": false, \"b\": {\"healthy\": false, \"state\": \"maint\"}}\n";
+        let cuts = (0..text.len()).map(|end| text[..end].to_vec());
+        let flips = (0..8 * text.len()).map(|bit| {
+            let mut bytes = text.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        for bytes in cuts.chain(flips) {
+            std::fs::write(&path, old_text).unwrap();
+            let mut file = HealthFile::open(path.clone());
+            std::fs::write(&path, &bytes).unwrap();
+            let now = Instant::now();
+            for at in [now, now + GRACE] {
+                let found = look(&path, file.content().as_ref());
+                saw_whole(&mut file, found, at);
+            }
+            let report = file.latest().report.as_deref();
+            let said = String::from_utf8_lossy(&bytes);
+            match Report::parse(&bytes) {
+                Ok(new) => {
+                    assert_eq!(report, Some(&new), "{said}");
+                    assert_eq!(file.latest().state, FileState::Ok, "{said}");
+                }
+                Err(error) => {
+                    assert_eq!(report, Some(&old), "{said}");
+                    assert_eq!(file.latest().state, corrupt(&error.to_string()), "{said}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_believed() {
+        use std::os::unix::fs::FileExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, " ".repeat(1 << 20)).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = OpenOptions::new().write(true).open(&path).unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    file.write_all_at(b" ", 0).unwrap();
+                }
+            });
+            let start = Instant::now();
+            let restless = loop {
+                match read_regular(&path) {
+                    Err(FileError::Restless(place)) => break Some(place),
+                    _ if start.elapsed() > Duration::from_secs(10) => break None,
+                    _ => {}
+                }
+            };
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let stamp = Stamp::of(&std::fs::metadata(&path).unwrap());
+            assert_eq!(restless, Some(stamp.place));
+        });
+        assert_eq!(read_regular(&path).unwrap().0.len(), 1 << 20);
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_corrupt() {
+        use super::super::rerun;
+        use std::os::unix::fs::PermissionsExt;
+        let Some(folder) = rerun::folder() else {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("file");
+            std::fs::write(&path, "{}").unwrap();
+            let mode = std::fs::Permissions::from_mode;
+            std::fs::set_permissions(directory.path(), mode(0o755)).unwrap();
+            std::fs::set_permissions(&path, mode(0)).unwrap();
+            rerun::as_nobody(
+                "file::tests::a_file_that_may_not_be_read_is_corrupt",
+                directory.path(),
+            );
+            return;
+        };
+        let file = HealthFile::open(folder.join("file"));
+        let problem = "cannot be read: Permission denied (os error 13)";
+        assert_eq!(file.latest().state, corrupt(problem));
     }
 }

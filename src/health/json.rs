@@ -40,15 +40,27 @@ impl Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Checked(Ok).deserialize(deserializer)
+        Checked::<_, true>(Ok).deserialize(deserializer)
     }
 }
 
-/// Reads any value and hands it to a check. A complaint that is raised here, while the value is being
+/// Reads any value and hands it to a check; what an array or an object holds is left out of it, for
+/// millions of values fit into a health file. A complaint that is raised here, while the value is being
 /// read, is given the position of the value; later it would be that of the end of what encloses it.
-pub(super) struct Checked<C>(pub(super) C);
+pub(super) fn checked<T, C: FnOnce(Json) -> Result<T, String>>(check: C) -> Checked<C, false> {
+    Checked(check)
+}
 
-impl<'de, T, C: FnOnce(Json) -> Result<T, String>> DeserializeSeed<'de> for Checked<C> {
+/// A check and whether it is given all that is in the value.
+pub(super) struct Checked<C, const DEEP: bool>(C);
+
+/// Reads a value, with the rules for all others, and forgets it.
+const SKIPPED: Checked<fn(Json) -> Result<(), String>, false> = Checked(|_| Ok(()));
+
+impl<'de, T, C, const DEEP: bool> DeserializeSeed<'de> for Checked<C, DEEP>
+where
+    C: FnOnce(Json) -> Result<T, String>,
+{
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
@@ -56,7 +68,10 @@ impl<'de, T, C: FnOnce(Json) -> Result<T, String>> DeserializeSeed<'de> for Chec
     }
 }
 
-impl<'de, T, C: FnOnce(Json) -> Result<T, String>> Visitor<'de> for Checked<C> {
+impl<'de, T, C, const DEEP: bool> Visitor<'de> for Checked<C, DEEP>
+where
+    C: FnOnce(Json) -> Result<T, String>,
+{
     type Value = T;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,16 +105,26 @@ impl<'de, T, C: FnOnce(Json) -> Result<T, String>> Visitor<'de> for Checked<C> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<T, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = access.next_element()? {
-            values.push(value);
+        if DEEP {
+            while let Some(value) = access.next_element()? {
+                values.push(value);
+            }
+        } else {
+            while access.next_element_seed(SKIPPED)?.is_some() {}
         }
         self.0(Json::Array(values)).map_err(Error::custom)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<T, A::Error> {
         let mut entries = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            entries.push(entry);
+        if DEEP {
+            while let Some(entry) = access.next_entry()? {
+                entries.push(entry);
+            }
+        } else {
+            while access.next_key::<String>()?.is_some() {
+                access.next_value_seed(SKIPPED)?;
+            }
         }
         self.0(Json::Object(entries)).map_err(Error::custom)
     }
@@ -133,5 +158,31 @@ mod tests {
         let text = r#"{"b":1,"a":[null,true,-2,0.5,"x\n"],"b":{"z":{},"y":18446744073709551615}}"#;
         let json: Json = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn what_is_forgotten_obeys_the_rules_all_the_same() {
+        let read = |text: &str| {
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let value = checked(Ok).deserialize(&mut deserializer).ok()?;
+            deserializer.end().ok().map(|()| value)
+        };
+        let empty = Some(Json::Array(Vec::new()));
+        assert_eq!(read(r#"[1, [2, {"a": "b"}], -1.5e3, true, null]"#), empty);
+        assert_eq!(
+            read(r#"{"a": [1], "a": {}}"#),
+            Some(Json::Object(Vec::new()))
+        );
+        for text in [
+            "[1e999]",
+            r#"["\ud800"]"#,
+            r#"{"\ud800": 1}"#,
+            "[1,]",
+            r#"{"a" 1}"#,
+            &"[".repeat(200),
+        ] {
+            assert_eq!(read(text), None, "{text}");
+            assert!(serde_json::from_str::<Json>(text).is_err(), "{text}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::error::Category;
 use thiserror::Error;
 
-use super::json::{Checked, Json};
+use super::json::{Json, checked};
 
 /// The largest health file that is read, in bytes: 16 MiB, some hundred thousand backends.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -247,14 +247,14 @@ impl<'de> Visitor<'de> for VerdictVisitor<'_> {
         while let Some(field) = access.next_key::<String>()? {
             let path = format!("{}.{field}", self.name);
             if !FIELDS.contains(&field.as_str()) {
-                access.next_value::<Json>()?;
+                access.next_value_seed(checked(|_| Ok(())))?;
                 self.unknown_fields.add(path);
                 continue;
             }
             if met.contains(&field) {
                 return Err(Error::custom(is_there_twice(&path)));
             }
-            access.next_value_seed(Checked(|value| {
+            access.next_value_seed(checked(|value| {
                 let set = verdict.set(&field, &value);
                 set.map_err(|expected| wrong(&path, &expected, &value))
             }))?;
@@ -281,7 +281,7 @@ impl<'de> Visitor<'de> for VerdictVisitor<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Verdict, E> {
-        Checked(Ok)
+        checked(Ok)
             .visit_f64(value)
             .and_then(|found| self.refuse(found))
     }
