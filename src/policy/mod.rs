@@ -1,4 +1,6 @@
 //! Pure decisions: time and randomness are arguments.
 
 pub mod backoff;
+pub mod jitter;
 pub mod retry;
+pub mod threshold;
