@@ -2,26 +2,33 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser;
-use maitred::address::Endpoint;
-use maitred::config::Config;
+use maitred::config::ConfigError;
 use maitred::lifecycle;
-use maitred::poller::{self, Plan, Target};
+use maitred::poller::{self, Reloader};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What runs longer is a resolver or a disk that hangs.
+const END_WITHIN: Duration = Duration::from_secs(1);
+
 /// Pings every backend of the configuration and writes the health file, until it is stopped.
+///
+/// Follows its configuration: when the file changes, and at once on SIGHUP.
 #[derive(Parser)]
 #[command(name = "poller", version)]
 struct Arguments {
     /// The configuration file.
     #[arg(short, long, default_value = "conf/pingora.yaml")]
     conf: PathBuf,
-    /// One round: ping, write, print a table and exit.
+    /// One ping of each backend: write, print a table and exit. There is no history, so this single
+    /// ping decides, whatever `rise` and `fall` say.
     #[arg(long)]
     once: bool,
     /// Log every ping.
@@ -32,11 +39,19 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     lifecycle::log_to_stderr(if arguments.verbose {
-        "warn,maitred=debug"
+        "warn,maitred=debug,poller=debug"
     } else {
-        "warn,maitred=info"
+        "warn,maitred=info,poller=info"
     });
-    match run(&arguments) {
+    let reloader = match Reloader::open(arguments.conf) {
+        Ok(reloader) => reloader,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = match arguments.once {
+        true => complete(once(&reloader)),
+        false => complete(run(reloader)),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("poller: {error:#}");
@@ -45,45 +60,35 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn run(arguments: &Arguments) -> Result<()> {
-    let plan = plan(&Config::load(&arguments.conf)?);
-    if !arguments.once {
-        return Ok(poller::run(&plan, stopped()?).await?);
-    }
-    let pings = poller::round(&plan).await;
-    poller::write(&plan, &pings)
-        .await
-        .with_context(|| format!("writing {}", plan.file.display()))?;
-    print!("{}", poller::table(&pings));
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("{}", error.report("poller"));
+    ExitCode::from(ConfigError::EXIT_CODE)
+}
+
+/// Runs to the end, and gives a write that is under way the time to end, too.
+fn complete(program: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(program);
+    runtime.shutdown_timeout(END_WITHIN);
+    outcome
+}
+
+async fn once(reloader: &Reloader) -> Result<()> {
+    print!("{}", poller::once(&reloader.plan()).await?);
     Ok(())
 }
 
-fn plan(config: &Config) -> Plan {
-    let backends = config
-        .upstreams
-        .iter()
-        .flat_map(|upstream| &upstream.backends);
-    Plan {
-        file: config.health.file.clone(),
-        path: config
-            .poller
-            .probes
-            .values()
-            .next()
-            .map_or_else(|| "/ping".into(), |probe| probe.path.clone()),
-        interval: config.poller.interval,
-        timeout: config.poller.timeout,
-        targets: backends
-            .filter_map(|backend| match backend.address.endpoint() {
-                Some(Endpoint::Ip(address)) => Some(Target {
-                    name: backend.name.clone(),
-                    address,
-                }),
-                _ => None,
-            })
-            .collect(),
-    }
+async fn run(reloader: Reloader) -> Result<()> {
+    let hangup = signal(SignalKind::hangup())?;
+    let stopped = stopped()?;
+    let plan = reloader.plan();
+    let (sender, plans) = mpsc::channel(1);
+    tokio::spawn(reloader.run(hangup, sender));
+    poller::run(plan, plans, stopped).await?;
+    tracing::info!("stopped");
+    Ok(())
 }
 
 /// Ends with the first Ctrl-C or SIGTERM.

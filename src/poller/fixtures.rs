@@ -1,0 +1,34 @@
+//! What the unit tests of this module start from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::plan::Target;
+use crate::address::Address;
+use crate::config::{PollerParams, ProbeParams};
+use crate::health::State;
+
+/// The defaults, but that one ping decides.
+pub(super) fn params() -> PollerParams {
+    PollerParams {
+        interval: Duration::from_secs(10),
+        fast_interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        jitter_percent: 0,
+        rise: 1,
+        fall: 1,
+        detail: false,
+        probes: BTreeMap::new(),
+    }
+}
+
+pub(super) fn target(name: &str, address: Address, params: &Arc<PollerParams>) -> Target {
+    Target {
+        name: name.into(),
+        address,
+        state: State::Ready,
+        probe: ProbeParams::default(),
+        params: params.clone(),
+    }
+}

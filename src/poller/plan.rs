@@ -1,0 +1,73 @@
+//! What the poller does, as the configuration says it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::config::{Config, PollerParams, ProbeParams};
+use crate::health::{Report, State};
+use crate::id::BackendName;
+
+/// Whom to ping, and where to write what was found. Immutable; a reload replaces it whole.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The health file.
+    pub file: PathBuf,
+    /// Whether reasons are written, too.
+    pub detail: bool,
+    /// Whom to ping, in the order of the configuration; names unique.
+    pub targets: Vec<Target>,
+}
+
+/// One backend to ping.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name in the health file.
+    pub name: BackendName,
+    /// Where it listens.
+    pub address: Address,
+    /// What the operator wants of it, by the configuration.
+    pub state: State,
+    /// What it is asked, and what is a good answer.
+    pub probe: ProbeParams,
+    /// What holds for all targets.
+    pub params: Arc<PollerParams>,
+}
+
+impl Plan {
+    /// The poller's part of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let params = Arc::new(config.poller.clone());
+        let targets = config.upstreams.iter().flat_map(|upstream| {
+            let probe = params.probes.get(&upstream.name);
+            let probe = probe.cloned().unwrap_or_default();
+            let params = params.clone();
+            upstream.backends.iter().map(move |backend| Target {
+                name: backend.name.clone(),
+                address: backend.address.clone(),
+                state: backend.state,
+                probe: probe.clone(),
+                params: params.clone(),
+            })
+        });
+        Self {
+            file: config.health.file.clone(),
+            detail: params.detail,
+            targets: targets.collect(),
+        }
+    }
+}
+
+impl Target {
+    /// Whether it is neither to be pinged nor to be written: of configuration and file, the more
+    /// restrictive wins.
+    pub(super) fn is_in_maintenance(&self, report: Option<&Report>) -> bool {
+        state_in(report, &self.name).max(self.state) == State::Maint
+    }
+}
+
+/// What the file wants of a backend.
+pub(super) fn state_in(report: Option<&Report>, name: &BackendName) -> State {
+    let verdict = report.and_then(|report| report.verdict(name.as_str()));
+    verdict.map_or(State::Ready, |verdict| verdict.state)
+}
