@@ -38,6 +38,7 @@ impl Mission {
             ("127.0.0.1:8082", format!("127.0.0.1:{}", base_port + 1)),
             ("127.0.0.1:8083", format!("127.0.0.1:{}", base_port + 2)),
             ("interval: 10s", "interval: 300ms".to_owned()),
+            ("fast_interval: 1s", "fast_interval: 300ms".to_owned()),
             ("timeout: 2s", "timeout: 300ms".to_owned()),
         ];
         for (shipped, ours) in changes {
