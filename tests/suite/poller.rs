@@ -1,6 +1,7 @@
-//! The real poller against backends of ours: what it writes into the health file.
+//! The real poller against backends of ours: that the health file follows them, and how it ends.
+//! Its schedule, its pings, its care of the file and its reloads are in `poller_*.rs`.
 
-use crate::harness::{Backend, Site, Units, backend, proxy, until};
+use crate::harness::{Backend, Program, Site, Units, backend, proxy, until};
 
 async fn site_of(group: &[Backend]) -> Site {
     proxy()
@@ -64,20 +65,78 @@ async fn the_file_follows_a_backend_that_dies_and_comes_back() {
 }
 
 #[tokio::test]
-async fn unknown_names_in_the_file_survive_a_round() {
-    let group = [backend("a").start().await];
+async fn one_ping_decides_when_it_is_the_only_one() {
+    let group = [backend("a").start().await, backend("b").start().await];
     let site = site_of(&group).await;
-    site.health(&[("somebody_elses", false)]);
-    assert_eq!(site.poll_once().await.status.code(), Some(0));
-    assert_eq!(site.report()["somebody_elses"], false, "{}", site.report());
+    site.health(&[("b", false)]);
+    group[0].kill().await;
+    let output = site.poll_once().await;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("connection refused"), "{printed}");
+    assert!(
+        !site.says_healthy("a") && site.says_healthy("b"),
+        "{}",
+        site.report()
+    );
 }
 
 #[tokio::test]
-async fn the_poller_ends_on_sigterm() {
+async fn every_change_is_one_line_in_the_log() {
     let group = [backend("a").start().await];
     let site = site_of(&group).await;
-    let mut poller = site.start_poller();
-    until("a is polled", 5.secs(), async || group[0].pings() > 0).await;
-    poller.terminate();
-    assert_eq!(poller.wait_exit(2.secs()).await.0, Some(0));
+    let poller = site.start_poller();
+    until("a is polled", 5.secs(), async || group[0].pings() > 2).await;
+    group[0].kill().await;
+    says(&site, "a", false).await;
+    group[0].revive().await;
+    says(&site, "a", true).await;
+    let log = poller.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("backend=a"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[0].contains("unhealthy") && lines[0].contains("connection refused"),
+        "{log}"
+    );
+    assert!(lines[1].contains("healthy"), "{log}");
+}
+
+#[tokio::test]
+async fn the_poller_ends_on_sigterm_and_on_ctrl_c() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group).await;
+    for stop in [Program::terminate, Program::interrupt] {
+        let pings = group[0].pings();
+        let mut poller = site.start_poller();
+        until("a is polled", 5.secs(), async || group[0].pings() > pings).await;
+        stop(&poller);
+        assert_eq!(poller.wait_exit(2.secs()).await.0, Some(0));
+        let log = poller.log();
+        assert!(log.lines().last().unwrap().contains("stopped"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_told_line_by_line_and_ends_with_78() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group).await;
+    site.edit_config(|config| {
+        config["maitred"]["poller"]["rise"] = 0.into();
+        config["maitred"]["poller"]["path"] = "ping".into();
+    });
+    let output = site.poll_once().await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for key in ["maitred.poller.rise", "maitred.poller.path"] {
+        let mut lines = said.lines();
+        assert!(
+            lines.any(|line| line.starts_with("pingora.yaml:") && line.contains(key)),
+            "{said}"
+        );
+    }
+    std::fs::remove_file(site.config_path()).unwrap();
+    assert_eq!(site.poll_once().await.status.code(), Some(78));
+    assert_eq!(group[0].pings(), 0);
 }

@@ -58,6 +58,11 @@ impl Program {
         self.signal(Signal::INT);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         // Both fail only when the process has ended already.

@@ -187,8 +187,9 @@ impl ProxyBuilder {
     }
 
     pub fn poll_every(mut self, interval: Duration) -> Self {
-        self.poller["interval"] = written(interval);
-        self.poller["timeout"] = written(interval);
+        for key in ["interval", "fast_interval", "timeout"] {
+            self.poller[key] = written(interval);
+        }
         self
     }
 

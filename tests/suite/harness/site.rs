@@ -55,6 +55,16 @@ impl Site {
         fs::write(self.config_path(), format!("{config:#}")).expect("the folder can be written");
     }
 
+    /// Replaces the configuration by rename, changed by `edit`.
+    pub fn edit_config(&self, edit: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.config_path()).expect("it was written at first");
+        let mut config = serde_json::from_str(&text).expect("it was written as JSON");
+        edit(&mut config);
+        let temporary = self.path("pingora.yaml.new");
+        fs::write(&temporary, format!("{config:#}")).expect("the folder can be written");
+        fs::rename(&temporary, self.config_path()).expect("a file can be replaced");
+    }
+
     /// Where the proxy is told to serve its status.
     pub fn admin(&self) -> SocketAddr {
         self.admin
@@ -68,10 +78,14 @@ impl Site {
     }
 
     pub fn start_poller(&self) -> Program {
+        self.start_poller_with(&[])
+    }
+
+    pub fn start_poller_with(&self, arguments: &[&str]) -> Program {
         Program::start(
             "poller",
             env!("CARGO_BIN_EXE_poller"),
-            &["-c", CONFIG],
+            &[&["-c", CONFIG], arguments].concat(),
             self.folder.path(),
         )
     }

@@ -1,0 +1,261 @@
+//! The poller's care of the health file: what it leaves alone, what it may not lose, who may write.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Site, Units, backend, proxy, until};
+
+fn site_of(group: &[Backend]) -> Site {
+    proxy()
+        .upstream("web", group)
+        .poll_every(100.millis())
+        .site()
+}
+
+fn modified(site: &Site) -> SystemTime {
+    let file = fs::metadata(site.health_path()).unwrap();
+    file.modified().unwrap()
+}
+
+/// Just now: who edits the file while the poller replaces it would lose the change.
+async fn is_written(site: &Site) {
+    let before = modified(site);
+    until("the file is written", 5.secs(), async || {
+        modified(site) > before
+    })
+    .await;
+}
+
+async fn pings_more(backend: &Backend) {
+    let pings = backend.pings();
+    let what = format!("{} is pinged", backend.name());
+    until(&what, 5.secs(), async || backend.pings() > pings + 2).await;
+}
+
+#[tokio::test]
+async fn what_the_poller_does_not_own_survives() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group);
+    site.health_says(&json!({
+            "a": { "healthy": false, "weight": 3, "max_in_flight": 2, "state": "drain", "note": "mine" },
+            "somebody_elses": false,
+        }).to_string());
+    let _poller = site.start_poller();
+    until("a is healthy", 5.secs(), async || site.says_healthy("a")).await;
+    pings_more(&group[0]).await;
+    let report = site.report();
+    assert_eq!(report["somebody_elses"], false, "{report}");
+    for (field, value) in [
+        ("weight", json!(3)),
+        ("max_in_flight", json!(2)),
+        ("state", json!("drain")),
+        ("note", json!("mine")),
+    ] {
+        assert_eq!(report["a"][field], value, "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_in_maintenance_by_the_configuration_is_left_alone() {
+    let group = [backend("a").start().await, backend("b").start().await];
+    let site = site_of(&group);
+    site.health(&[("a", false)]);
+    let maintain = |state: &str| {
+        site.edit_config(|config| {
+            let backends = &mut config["maitred"]["upstreams"]["web"]["backends"];
+            backends[0]["state"] = state.into();
+        });
+    };
+    maintain("maint");
+    let output = site.poll_once().await;
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("maint"), "{table}");
+    let _poller = site.start_poller();
+    pings_more(&group[1]).await;
+    assert_eq!(group[0].pings(), 0);
+    assert!(!site.says_healthy("a"), "{}", site.report());
+    maintain("ready");
+    until("a is healthy", 5.secs(), async || site.says_healthy("a")).await;
+}
+
+#[tokio::test]
+async fn a_backend_in_maintenance_by_the_file_keeps_its_entry() {
+    let group = [backend("a").start().await, backend("b").start().await];
+    let site = site_of(&group);
+    let maintained = json!({ "a": { "healthy": false, "state": "maint" }, "b": true });
+    site.health_says(&maintained.to_string());
+    let poller = site.start_poller();
+    pings_more(&group[1]).await;
+    assert_eq!(group[0].pings(), 0);
+    assert_eq!(site.report()["a"], maintained["a"]);
+    // Out of it, it begins with what the file says then; into it again, the file is the person's.
+    is_written(&site).await;
+    site.health_says(&json!({ "a": { "healthy": true }, "b": true }).to_string());
+    until("a is pinged", 5.secs(), async || group[0].pings() > 1).await;
+    assert!(site.says_healthy("a") && !poller.log().contains("unhealthy"));
+    is_written(&site).await;
+    site.health_says(&maintained.to_string());
+    pings_more(&group[1]).await;
+    let pings = group[0].pings();
+    pings_more(&group[1]).await;
+    assert_eq!(group[0].pings(), pings);
+    assert_eq!(site.report()["a"], maintained["a"]);
+}
+
+#[tokio::test]
+async fn a_backend_out_of_maintenance_is_pinged_at_once() {
+    let group = [backend("a").start().await];
+    let site = proxy()
+        .upstream("web", &group)
+        .poll_every(3600.secs())
+        .site();
+    let maintain = |state: &str| {
+        site.edit_config(|config| {
+            let backends = &mut config["maitred"]["upstreams"]["web"]["backends"];
+            backends[0]["state"] = state.into();
+        });
+    };
+    let maintained = json!({ "a": { "healthy": true, "state": "maint" } });
+    site.health_says(&maintained.to_string());
+    maintain("maint");
+    let poller = site.start_poller();
+    is_written(&site).await;
+    maintain("ready");
+    until("it is reloaded", 5.secs(), async || {
+        poller.log().contains("configuration reloaded")
+    })
+    .await;
+    assert_eq!(group[0].pings(), 0, "the file says so, too");
+    site.health(&[]);
+    until("a is pinged", 5.secs(), async || group[0].pings() == 1).await;
+}
+
+#[tokio::test]
+async fn maintenance_of_all_keeps_the_file_fresh() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group);
+    let maintained = json!({ "a": { "healthy": true, "state": "maint" } });
+    site.health_says(&maintained.to_string());
+    let _poller = site.start_poller();
+    is_written(&site).await;
+    is_written(&site).await;
+    assert_eq!(site.report(), maintained);
+    assert_eq!(group[0].pings(), 0);
+}
+
+#[tokio::test]
+async fn detail_writes_reasons() {
+    let group = [backend("a").start().await, backend("b").start().await];
+    let site = site_of(&group);
+    site.edit_config(|config| config["maitred"]["poller"]["detail"] = true.into());
+    group[1].kill().await;
+    let _poller = site.start_poller();
+    let reason = |name: &str| {
+        let report = site.report();
+        report[name]["reason"].as_str().unwrap_or("").to_owned()
+    };
+    until("b is sick for a reason", 5.secs(), async || {
+        let counted = reason("b").ends_with(" in a row)");
+        counted && reason("b").starts_with("connection refused (")
+    })
+    .await;
+    assert!(!site.says_healthy("b") && site.says_healthy("a"));
+    assert!(
+        reason("a").starts_with("200 in ") && reason("a").ends_with(" ms"),
+        "{}",
+        site.report()
+    );
+}
+
+#[tokio::test]
+async fn a_second_poller_of_the_same_file_ends_and_says_why() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group);
+    let mut first = site.start_poller();
+    until("a is polled", 5.secs(), async || group[0].pings() > 0).await;
+    let output = site.poll_once().await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut second = site.start_poller();
+    assert_eq!(second.wait_exit(5.secs()).await.0, Some(1));
+    for said in [said, second.log()] {
+        assert!(
+            said.contains("health_status.json is written by another poller"),
+            "{said}"
+        );
+    }
+    pings_more(&group[0]).await;
+    first.kill();
+    assert_eq!(site.poll_once().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_told_once_and_when_it_is_right_again() {
+    let group = [backend("a").start().await];
+    let site = site_of(&group);
+    let folder = site.path("later");
+    site.edit_config(|config| {
+        config["maitred"]["health"]["file"] = "later/health_status.json".into();
+    });
+    assert_eq!(site.poll_once().await.status.code(), Some(1));
+    let poller = site.start_poller();
+    for _ in 0..2 {
+        until("it is told", 5.secs(), async || {
+            poller.log().contains("not written")
+        })
+        .await;
+        pings_more(&group[0]).await;
+        assert_eq!(poller.log().matches("not written").count(), 1);
+    }
+    fs::create_dir(&folder).unwrap();
+    until("it is told", 5.secs(), async || {
+        poller.log().contains("written again")
+    })
+    .await;
+    let text = fs::read_to_string(folder.join("health_status.json")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&text).unwrap(),
+        json!({ "a": true })
+    );
+    // The folder is replaced, and the lock in it with it.
+    fs::remove_dir_all(&folder).unwrap();
+    until("it is told again", 5.secs(), async || {
+        poller.log().matches("not written").count() == 2
+    })
+    .await;
+    fs::create_dir(&folder).unwrap();
+    until("it is told again", 5.secs(), async || {
+        poller.log().matches("written again").count() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "10 s: 200 pollers"]
+async fn a_poller_that_is_killed_while_it_writes_leaves_a_whole_file() {
+    const KILLS: u64 = 200;
+    let mut group = Vec::new();
+    for number in 0..20 {
+        group.push(backend(&format!("server{number}")).start().await);
+    }
+    let site = proxy()
+        .upstream("web", &group)
+        .poll_every(1.millis())
+        .site();
+    let mut written = 0;
+    for kill in 0..KILLS {
+        let before = modified(&site);
+        let mut poller = site.start_poller();
+        // Spread evenly over the first writes, in no order.
+        let moment = Duration::from_micros(kill * 7919 % KILLS * 200);
+        tokio::time::sleep(moment).await;
+        poller.kill();
+        let report = site.report();
+        let names = report.as_object().map_or(0, serde_json::Map::len);
+        assert_eq!(names, group.len(), "after {moment:?}: {report}");
+        written += usize::from(modified(&site) > before);
+    }
+    assert!(written > 10, "only {written} of them had written");
+}
