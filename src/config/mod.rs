@@ -217,7 +217,11 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let health = health::read(ours.section("health"));
     let (mut poller, probe) = health::read_poller(ours.section("poller"));
     let access_log = access_log::read(ours.section("access_log"));
-    let (upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
+    let (mut upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
+    let sources = Arc::new(server.sources());
+    for (upstream, _) in &mut upstreams {
+        upstream.sources = sources.clone();
+    }
     let (upstreams, probes) = upstreams
         .into_iter()
         .map(|(upstream, probe)| {

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use pingora::server::configuration::{RuntimeMetricsPollTimeHistogramScale as Scale, ServerConf};
 
+use crate::upstream::Sources;
+
 use super::scalar::{self, Reader};
 use super::section::{Section, code};
 
@@ -126,6 +128,25 @@ server_keys! {
     daemon_ready_timeout_seconds: Option<NonZeroU64> = optional_seconds();
     /// For how many seconds a daemon tries to say that it is ready. Default: Pingora's 60.
     daemon_notify_timeout_seconds: Option<NonZeroU64> = optional_seconds();
+}
+
+impl ServerKeys {
+    /// Where connections to backends come from. We make them, so Pingora's own keys are ours to obey.
+    pub(super) fn sources(&self) -> Sources {
+        // What is no address was refused when it was read.
+        Sources {
+            v4: self
+                .client_bind_to_ipv4
+                .iter()
+                .flat_map(|text| text.parse())
+                .collect(),
+            v6: self
+                .client_bind_to_ipv6
+                .iter()
+                .flat_map(|text| text.parse())
+                .collect(),
+        }
+    }
 }
 
 fn defaults() -> ServerConf {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use std::sync::Arc;
+
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
@@ -69,6 +71,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         queue,
         timeouts,
         busy_limit,
+        sources: Arc::default(),
         backends: backends?,
     })
 }

@@ -43,7 +43,7 @@ impl Backend {
     pub(super) fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
         let endpoint = params.address.endpoint();
         let location = Location {
-            peer: connect::peer(endpoint.as_ref(), &upstream.timeouts),
+            peer: connect::peer(endpoint.as_ref(), upstream),
             endpoint,
             problem: None,
         };

@@ -12,6 +12,7 @@ use std::net::{self, IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
@@ -25,9 +26,9 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{Shutdown, shutdown};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::params::Timeouts;
+use super::params::{Sources, UpstreamParams};
 use crate::address::{Address, Endpoint};
 
 /// Addresses that are no server's (RFC 6666).
@@ -76,13 +77,14 @@ impl AsFd for BackendSocket {
 
 /// How Pingora is to reach a backend. Reads have no timeout here: one deadline of ours covers the
 /// response's header and each pause of its body, for less than a timer per read.
-pub(super) fn peer(endpoint: Option<&Endpoint>, timeouts: &Timeouts) -> HttpPeer {
+pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> HttpPeer {
+    let timeouts = &upstream.timeouts;
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
     peer._address = socket_address(endpoint);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
-    peer.options.custom_l4 = Some(Arc::new(Connector::new(timeouts)));
+    peer.options.custom_l4 = Some(Arc::new(Connector::new(upstream)));
     peer
 }
 
@@ -117,13 +119,18 @@ pub(super) fn identity(index: usize, address: &Address) -> SocketAddr {
 pub(super) struct Connector {
     /// In milliseconds; at most 24 h.
     write_timeout: u32,
+    sources: Arc<Sources>,
+    /// How many connections were made.
+    count: AtomicUsize,
 }
 
 impl Connector {
-    pub(super) fn new(timeouts: &Timeouts) -> Self {
-        let millis = timeouts.write.as_millis();
+    pub(super) fn new(upstream: &UpstreamParams) -> Self {
+        let millis = upstream.timeouts.write.as_millis();
         Self {
             write_timeout: u32::try_from(millis).unwrap_or(u32::MAX),
+            sources: upstream.sources.clone(),
+            count: AtomicUsize::new(0),
         }
     }
 
@@ -132,7 +139,7 @@ impl Connector {
         match address {
             SocketAddr::Inet(NOWHERE) => Err(Errno::HOSTUNREACH.into()),
             SocketAddr::Inet(address) => {
-                let socket = TcpStream::connect(address).await?;
+                let socket = self.dial(*address).await?;
                 self.limit_writes(&socket);
                 let duplicate = socket.as_fd().try_clone_to_owned();
                 Ok((socket.into(), duplicate))
@@ -144,6 +151,19 @@ impl Connector {
                 Ok((socket.into(), duplicate))
             }
         }
+    }
+
+    async fn dial(&self, address: net::SocketAddr) -> io::Result<TcpStream> {
+        let count = self.count.fetch_add(1, Relaxed);
+        let Some(source) = self.sources.choose(address.is_ipv4(), count) else {
+            return TcpStream::connect(address).await;
+        };
+        let socket = match source {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind((source, 0).into())?;
+        socket.connect(address).await
     }
 
     /// When a write of a body times out, Pingora goes on reading, in case the backend has answered
@@ -218,6 +238,8 @@ mod tests {
         let address = SocketAddr::Inet(listener.local_addr().unwrap());
         let connector = Connector {
             write_timeout: 1_000,
+            sources: Arc::default(),
+            count: AtomicUsize::new(0),
         };
         let stream = connector.connect(&address).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();

@@ -37,6 +37,7 @@ pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
             request: timeout,
         },
         busy_limit: timeout,
+        sources: Arc::default(),
         backends: backends.collect(),
     });
     report(&upstream, &vec![true; slots.len()]);

@@ -40,7 +40,7 @@ use crate::health::{Ruling, Verdict};
 pub use backend::{Backend, Location};
 pub use connect::BackendSocket;
 pub use lease::{Lease, LeaseWatch, Turn};
-pub use params::{BackendParams, QueueParams, Timeouts, UpstreamParams};
+pub use params::{BackendParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
 pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;

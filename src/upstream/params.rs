@@ -1,5 +1,7 @@
 //! What the configuration says of an upstream. Immutable; a reload replaces it whole.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -18,9 +20,36 @@ pub struct UpstreamParams {
     /// How long a slot stays taken for a request that we gave up on, if the backend neither
     /// answers nor closes.
     pub busy_limit: Duration,
+    /// Where connections to the backends come from.
+    pub sources: Arc<Sources>,
     /// In configuration order, which is the order of the round robin. Not empty; names and
     /// addresses are unique.
     pub backends: Vec<BackendParams>,
+}
+
+/// Addresses of this machine from which connections to backends are made, one after the other; of a
+/// family without any, the system chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// For backends with an IPv4 address.
+    pub v4: Vec<Ipv4Addr>,
+    /// For backends with an IPv6 address.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+impl Sources {
+    /// The address for connection number `count` to a backend of the one family or the other.
+    pub fn choose(&self, is_ipv4: bool, count: usize) -> Option<IpAddr> {
+        fn nth<T: Copy + Into<IpAddr>>(list: &[T], count: usize) -> Option<IpAddr> {
+            let place = count.checked_rem(list.len())?;
+            list.get(place).map(|address| (*address).into())
+        }
+        if is_ipv4 {
+            nth(&self.v4, count)
+        } else {
+            nth(&self.v6, count)
+        }
+    }
 }
 
 /// Limits of an upstream's queue.

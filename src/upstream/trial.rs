@@ -51,7 +51,7 @@ fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)>
 
 async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
     let peer = upstream.backend(index).peer();
-    let connector = Connector::new(&upstream.params.timeouts);
+    let connector = Connector::new(&upstream.params);
     let connection = connector.connect(peer.address());
     matches!(
         timeout(upstream.params.timeouts.connect, connection).await,

@@ -25,6 +25,7 @@ mod harness_itself;
 mod health_file;
 mod health_states;
 mod http_10;
+mod keys;
 mod layering;
 mod leaving;
 mod many_backends;

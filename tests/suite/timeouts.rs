@@ -141,6 +141,26 @@ async fn an_idle_connection_to_a_backend_is_closed_in_time() {
     .await;
 }
 
+/// The default is a minute. The header has gone to the client, so all that is left is to break off.
+#[tokio::test]
+async fn a_backend_that_pauses_in_its_answer_is_broken_off_at_the_read_timeout() {
+    let a = backend("a")
+        .response_body(1000)
+        .pauses_before_body(5.secs())
+        .start()
+        .await;
+    let lb = proxy()
+        .upstream("web", [&a])
+        .read_timeout(400.millis())
+        .start()
+        .await;
+    let begun = Instant::now();
+    let answer = soon("the end", 4.secs(), get("/home").send_to(lb.address())).await;
+    let took = begun.elapsed();
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(took >= 400.millis(), "{took:?}");
+}
+
 /// The kernel of a server that accepts nothing takes what fits its buffers. The default is thirty seconds.
 #[tokio::test]
 async fn a_backend_that_reads_nothing_for_half_a_second_is_given_up_on() {

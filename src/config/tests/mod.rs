@@ -78,6 +78,7 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
             request: seconds(90),
         },
         busy_limit: seconds(60),
+        sources: Default::default(),
         backends,
     }
 }
