@@ -69,6 +69,8 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), LockError> {
     let mut poller = Poller::start(plan)?;
+    let (file, backends) = (poller.plan.file.display(), poller.plan.targets.len());
+    info!(%file, backends, "polling");
     tokio::select! {
         biased;
         () = stop => Ok(()),

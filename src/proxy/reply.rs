@@ -49,7 +49,8 @@ pub(super) async fn write(
         response.insert_header(header::ALLOW, allow)?;
     }
     if fault.is_temporary() {
-        response.insert_header(header::RETRY_AFTER, retry_after(fault, snapshot))?;
+        // As a string, which keeps its case: Pingora writes the constant small.
+        response.insert_header("Retry-After", retry_after(fault, snapshot))?;
     }
     session
         .write_response_header(Box::new(response), false)
