@@ -1,8 +1,10 @@
 //! The poller's care of the health file: what it leaves alone, what it may not lose, who may write.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Site, Units, backend, proxy, until};
@@ -230,6 +232,52 @@ async fn a_file_that_cannot_be_written_is_told_once_and_when_it_is_right_again()
         poller.log().matches("written again").count() == 2
     })
     .await;
+}
+
+/// A disk of 64 KiB that somebody else fills: the file stays what it was, and is right again by itself.
+#[tokio::test]
+async fn a_full_disk_harms_no_file() {
+    if !geteuid().is_root() {
+        println!("left out: needs root");
+        return;
+    }
+    let group = [backend("a").start().await];
+    let site = site_of(&group);
+    fs::create_dir(site.path("disk")).unwrap();
+    site.edit_config(|config| {
+        config["maitred"]["health"]["file"] = "disk/health_status.json".into();
+    });
+    let poller = site.start_poller_by(&[
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=64k tmpfs disk && exec \"$@\"",
+        "sh",
+    ]);
+    // Where it is mounted only the poller sees it; the kernel shows us what a process sees.
+    let disk = format!("/proc/{}/root{}", poller.id(), site.path("disk").display());
+    let disk = Path::new(&disk);
+    let says = || fs::read(disk.join("health_status.json")).unwrap_or_default();
+    let whole = |healthy: bool| format!("{{\n  \"a\": {healthy}\n}}\n").into_bytes();
+    until("it is written", 5.secs(), async || says() == whole(true)).await;
+    let filler = disk.join("filler");
+    until("the disk is full", 5.secs(), async || {
+        fs::write(&filler, vec![b'x'; 64 << 10]).is_err()
+    })
+    .await;
+    group[0].kill().await;
+    until("it is told", 5.secs(), async || {
+        assert_eq!(says(), whole(true));
+        poller.log().contains("No space left")
+    })
+    .await;
+    fs::remove_file(&filler).unwrap();
+    until("it is right again", 5.secs(), async || {
+        says() == whole(false)
+    })
+    .await;
+    assert!(poller.log().contains("written again"), "{}", poller.log());
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ impl Site {
         let command = self.run_by.iter().map(String::as_str);
         let proxy = [env!("CARGO_BIN_EXE_proxy"), "-c", CONFIG];
         let command: Vec<_> = command.chain(proxy).collect();
-        Program::start("proxy", command[0], &command[1..], self.folder.path())
+        self.start_program("proxy", &command)
     }
 
     pub fn start_poller(&self) -> Program {
@@ -82,12 +82,18 @@ impl Site {
     }
 
     pub fn start_poller_with(&self, arguments: &[&str]) -> Program {
-        Program::start(
-            "poller",
-            env!("CARGO_BIN_EXE_poller"),
-            &[&["-c", CONFIG], arguments].concat(),
-            self.folder.path(),
-        )
+        let command = [&[env!("CARGO_BIN_EXE_poller"), "-c", CONFIG], arguments].concat();
+        self.start_program("poller", &command)
+    }
+
+    /// The poller, started by this command.
+    pub fn start_poller_by(&self, command: &[&str]) -> Program {
+        let command = [command, &[env!("CARGO_BIN_EXE_poller"), "-c", CONFIG]].concat();
+        self.start_program("poller", &command)
+    }
+
+    fn start_program(&self, name: &str, command: &[&str]) -> Program {
+        Program::start(name, command[0], &command[1..], self.folder.path())
     }
 
     /// One round of the poller.
