@@ -30,6 +30,8 @@ pub mod admin;
 pub mod proxy;
 /// Logging, signals, and how the process ends.
 pub mod lifecycle;
+/// What the binaries run.
+pub mod programs;
 
 #[cfg(test)]
 #[path = "../fuzz/seeds.rs"]

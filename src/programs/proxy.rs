@@ -1,0 +1,240 @@
+//! The load balancer: arguments, configuration, services, run.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::Admin;
+use crate::config::{Config, ConfigError};
+use crate::control::{Control, PhaseSwitch};
+use crate::door::{Connections, Departures, Guard};
+use crate::health::{self, HealthFile};
+use crate::lifecycle::{self, Lifecycle};
+use crate::proxy::{AccessLog, AccessLogWriter, Proxy};
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use clap::Parser;
+use parking_lot::Mutex;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::sync::watch;
+
+/// Our own news, and only warnings of others. `pingora_proxy` warns of single requests, which is the
+/// access log's part, and `pingora_load_balancing` of every sick backend at every change.
+const LOG_FILTER: &str = "warn,pingora_proxy=off,pingora_load_balancing=off,maitred=info";
+
+/// Where the configuration says `null`, which is Pingora's own default.
+const PINGORA_GRACE_SECONDS: u64 = 300;
+
+/// How much later than ours Pingora's grace ends.
+const PINGORA_LATER: Duration = Duration::from_secs(60);
+
+/// Per client connection. Reads fit most requests whole; a write buffer below one segment costs
+/// another send per answer.
+const BUFFER_READ: usize = 2048;
+const BUFFER_WRITE: usize = 1460;
+
+/// A load balancer for backends that can take only so much at once.
+#[derive(Parser)]
+#[command(name = "proxy", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, default_value = "conf/pingora.yaml")]
+    conf: PathBuf,
+    /// Check the configuration and exit: 0 if it is right, 78 if not.
+    #[arg(short, long)]
+    test: bool,
+}
+
+/// The program: runs until it is told to stop, and says how it ended.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = Arguments::parse_from(arguments);
+    lifecycle::log_to_stderr(LOG_FILTER);
+    let config = match Config::load(&arguments.conf) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    if arguments.test {
+        println!("{}: the configuration is right", arguments.conf.display());
+        return ExitCode::SUCCESS;
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("{}", error.report("proxy"));
+    ExitCode::from(ConfigError::EXIT_CODE)
+}
+
+fn serve(config: Config) -> Result<()> {
+    let config = Arc::new(config);
+    raise_open_file_limit();
+    // A daemon changes its working directory.
+    let file = HealthFile::open(std::path::absolute(&config.health.file)?);
+    let control = start_control(config.clone(), &file)?;
+    let current = control.current();
+    let connections = Connections::new();
+    let (departures, departures_poll) = Departures::new().context("watching clients")?;
+    let (access_log, writer) = AccessLog::new(config.access_log.format);
+    let phase = PhaseSwitch::new();
+    let grace = Duration::from_secs(
+        config
+            .server
+            .grace_period_seconds
+            .unwrap_or(PINGORA_GRACE_SECONDS),
+    );
+    let lifecycle = Lifecycle::new(
+        current.clone(),
+        connections.clone(),
+        access_log.clone(),
+        phase.clone(),
+        grace,
+    );
+    let shutdown_signal = lifecycle.signal_watch();
+
+    let mut conf = config.server.server_conf();
+    // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
+    conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let proxy = Proxy::new(
+        current.clone(),
+        departures.clone(),
+        access_log,
+        phase.watch(),
+    );
+    let proxy = pingora_proxy::http_proxy(&server.configuration, proxy);
+    let guard = Guard::new(proxy, config.clients.clone(), connections);
+    server.add_service(door(guard, &config)?);
+    let admin = Admin {
+        current,
+        phase: phase.watch(),
+    };
+    server.add_service(task(
+        "admin",
+        serve_admin(admin, listen(config.admin.bind)?),
+    ));
+    server.add_service(task("control", control_health(control, file)));
+    server.add_service(task("lifecycle", lifecycle.run()));
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| listener.bind)
+        .collect();
+    server.add_service(task(
+        "ready",
+        lifecycle::announce_listening(phase, listeners),
+    ));
+    let threads = start_threads(departures, departures_poll, writer);
+    server.add_service(task("threads", threads));
+    server.run(RunArgs { shutdown_signal });
+    Ok(())
+}
+
+/// Decides everything once, before Pingora and its threads are there.
+fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let control = runtime.block_on(Control::start(config, file.latest().clone()));
+    // Not waiting for a resolver that hangs.
+    runtime.shutdown_background();
+    Ok(control)
+}
+
+/// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so
+/// each is tried first.
+fn door(
+    guard: Guard<pingora_proxy::HttpProxy<Proxy>>,
+    config: &Config,
+) -> Result<Service<Guard<pingora_proxy::HttpProxy<Proxy>>>> {
+    let mut service = Service::new("proxy".into(), guard);
+    for listener in &config.listeners {
+        drop(listen(listener.bind)?);
+        let buffers = L4BufferSettings::new(BUFFER_READ, BUFFER_WRITE);
+        service.add_listener(ListenerConfig::tcp(listener.bind.to_string()).l4_buffer(buffers));
+    }
+    Ok(service)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn serve_admin(admin: Admin, listener: TcpListener) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => admin.serve(listener).await,
+        Err(error) => tracing::error!(%error, "no admin pages"),
+    }
+}
+
+async fn control_health(control: Control, file: HealthFile) {
+    let (publish, events) = watch::channel(file.latest().clone());
+    tokio::join!(health::watch(file, publish), control.run(events));
+}
+
+/// For work that blocks.
+async fn start_threads(
+    departures: Arc<Departures>,
+    departures_poll: mio::Poll,
+    writer: Option<AccessLogWriter>,
+) {
+    thread("departures", move || {
+        if let Err(error) = departures.run(departures_poll) {
+            tracing::error!(%error, "clients that leave while they wait go unnoticed");
+        }
+    });
+    if let Some(writer) = writer {
+        thread("access-log", move || writer.run(std::io::stdout()));
+    }
+}
+
+/// Client and backend connections are as many as the system allows.
+fn raise_open_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the open-file limit stays as it is");
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+        tracing::error!(%error, name, "no thread");
+    }
+}
+
+/// A Pingora service out of a future. Nothing may run before Pingora does, because it may fork.
+fn task(
+    name: &str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> impl pingora::services::ServiceWithDependents {
+    background_service(name, Task(Mutex::new(Some(Box::pin(future)))))
+}
+
+struct Task<F>(Mutex<Option<F>>);
+
+#[async_trait]
+impl<F: Future<Output = ()> + Unpin + Send + 'static> BackgroundService for Task<F> {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let future = self.0.lock().take();
+        if let Some(future) = future {
+            future.await;
+        }
+    }
+}
