@@ -7,15 +7,19 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 /// The longest path that fits into the kernel's `sockaddr_un`, with its final zero.
 const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Lookups at once.
+const LOOKUPS_MAX: usize = 32;
 /// RFC 1035, section 2.3.4.
 const HOST_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
@@ -84,8 +88,23 @@ pub enum ResolveError {
     },
 }
 
-impl Address {
-    /// Asks the system's resolver, if there is anything to ask. Waits for as long as it does.
+/// Asks the system's resolver. Cheap to clone; all clones together ask for a few names at once.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    /// The system's resolver blocks a thread for as long as it likes, and cannot be called off. Those
+    /// threads are of the same pool in which files are read: what hangs must not fill it.
+    turns: Arc<Semaphore>,
+}
+
+impl Resolver {
+    /// One that has asked nothing yet. Needs a tokio runtime only when it is asked.
+    pub fn new() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
+    }
+
+    /// What an address stands for now. Waits for as long as the system does.
     ///
     /// A name with one IPv4 and one IPv6 address is one server with two families, as `localhost` is:
     /// IPv4 is used.
@@ -93,18 +112,44 @@ impl Address {
     /// # Errors
     ///
     /// When a name stands for no server or for several.
-    pub async fn resolve(&self) -> Result<Endpoint, ResolveError> {
-        let (name, port) = match self {
-            Self::Ip(address) => return Ok(Endpoint::Ip(*address)),
-            Self::Unix(path) => return Ok(Endpoint::Unix(path.clone())),
-            Self::Host { name, port } => (name, *port),
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time; a lookup that is under way then keeps its turn to its end.
+    pub async fn resolve(&self, address: &Address) -> Result<Endpoint, ResolveError> {
+        let (name, port) = match address {
+            Address::Ip(address) => return Ok(Endpoint::Ip(*address)),
+            Address::Unix(path) => return Ok(Endpoint::Unix(path.clone())),
+            Address::Host { name, port } => (name, *port),
         };
-        let records = tokio::net::lookup_host((name.as_ref(), port)).await;
-        let records = records.map_err(|source| ResolveError::Unknown {
+        let unknown = |source| ResolveError::Unknown {
             name: name.clone(),
             source,
-        })?;
-        choose(name, records).map(Endpoint::Ip)
+        };
+        // Closed never.
+        let turn = self.turns.clone().acquire_owned().await;
+        let asked = name.clone();
+        let looked_up = spawn_blocking(move || {
+            let _turn = turn;
+            (asked.as_ref(), port).to_socket_addrs()
+        });
+        let records = looked_up
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        choose(name, records.map_err(unknown)?).map(Endpoint::Ip)
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Address {
+    /// [`Resolver::resolve`] without a bound. TEMPORARY
+    pub async fn resolve(&self) -> Result<Endpoint, ResolveError> {
+        Resolver::new().resolve(self).await
     }
 
     /// What it stands for, if that never changes; `None` for a host name.
@@ -294,10 +339,10 @@ mod tests {
     #[tokio::test]
     async fn localhost_resolves_and_nonsense_does_not() {
         let localhost: Address = "localhost:80".parse().unwrap();
-        let endpoint = localhost.resolve().await.unwrap();
+        let endpoint = Resolver::new().resolve(&localhost).await.unwrap();
         assert_eq!(endpoint, Endpoint::Ip("127.0.0.1:80".parse().unwrap()));
         let nobody: Address = "nobody.invalid:80".parse().unwrap();
-        let error = nobody.resolve().await.unwrap_err();
+        let error = Resolver::new().resolve(&nobody).await.unwrap_err();
         assert_eq!(error.to_string(), "nobody.invalid does not resolve");
     }
 }

@@ -51,7 +51,7 @@ struct InForceStatus {
 struct UpstreamStatus {
     /// Requests that wait for a slot.
     waiting: usize,
-    /// For how long the report has been held back, because it turns too many backends sick at once.
+    /// For how long some of what the report says has not been believed.
     held_seconds: Option<f64>,
     backends: BTreeMap<BackendName, BackendStatus>,
 }
@@ -66,6 +66,8 @@ struct BackendStatus {
     eligible: bool,
     /// Why it may not be chosen.
     why_not: Option<String>,
+    /// The file calls it sick and is not believed yet: it turned too many sick at once.
+    doubted: bool,
     /// The file says one thing, the requests show another.
     disagrees: bool,
     /// Since its eligibility changed.
@@ -146,6 +148,7 @@ fn backend_status(view: &BackendView<'_>) -> BackendStatus {
         resolved: resolved(view.backend),
         eligible: view.is_eligible(),
         why_not: view.why_not.as_ref().map(ToString::to_string),
+        doubted: view.is_doubted,
         disagrees: view.disagrees,
         since_seconds: seconds_since(view.since),
         weight: view.weight,

@@ -2,6 +2,7 @@
 //! the person who reads the log should know.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,11 +21,12 @@ const NAMED_MAX: usize = 8;
 /// What must be remembered from one event to the next.
 pub(super) struct Judgement {
     health: HealthParams,
+    /// Of every upstream; empty where nothing is ever doubted.
     cautions: BTreeMap<UpstreamName, Caution>,
     /// Every backend's name.
     known: HashSet<BackendName>,
-    /// What the last report says that nobody understands.
-    ignored: BTreeSet<String>,
+    /// What the last report says that nobody understands, as a hash.
+    ignored: u64,
     is_stale: bool,
 }
 
@@ -32,14 +34,19 @@ impl Judgement {
     pub fn new(snapshot: &Snapshot) -> Self {
         let upstreams = &snapshot.config.upstreams;
         let backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
+        let health = snapshot.config.health.clone();
+        let params = CautionParams {
+            max_flip_percent: health.max_flip_percent,
+            confirm_after: health.confirm_after,
+        };
+        let cautious = upstreams.iter().filter(|_| health.max_flip_percent < 100);
         Self {
-            health: snapshot.config.health.clone(),
-            cautions: upstreams
-                .iter()
-                .map(|upstream| (upstream.name.clone(), Caution::default()))
+            cautions: cautious
+                .map(|upstream| (upstream.name.clone(), Caution::new(params)))
                 .collect(),
+            health,
             known: backends.map(|backend| backend.name.clone()).collect(),
-            ignored: BTreeSet::new(),
+            ignored: nothing_ignored(),
             is_stale: false,
         }
     }
@@ -55,23 +62,26 @@ impl Judgement {
             let left = stale_after.saturating_sub(event.age(event.seen));
             event.seen.checked_add(left)
         });
-        let held = self.cautions.values().filter_map(Caution::held_since);
-        let held = held.map(|since| since + self.health.confirm_after);
+        let held = self.cautions.values().filter_map(Caution::due);
         held.chain(stale).min()
     }
 
     /// Puts in force what the file means now. What is in force already is not touched.
     pub async fn apply(&mut self, snapshot: &Snapshot, event: &FileEvent) -> ReportStatus {
         let now = Instant::now();
-        let ruling = Arc::new(self.rule(event, now));
+        let ruling = self.rule(event, now);
+        let shared = Arc::new(ruling.clone());
         let mut has_changed = false;
         for upstream in snapshot.upstreams.values() {
-            let in_force = upstream.ruling();
-            if in_force.is_same(&ruling) || self.is_held(upstream, &in_force, &ruling, event, now) {
-                continue;
+            let doubted = self.doubts(upstream, event, now);
+            let ruling = match doubted.is_empty() {
+                true => shared.clone(),
+                false => Arc::new(ruling.clone().doubting(doubted)),
+            };
+            if !upstream.ruling().is_same(&ruling) {
+                upstream.apply(&ruling).await;
+                has_changed = true;
             }
-            upstream.apply(&ruling).await;
-            has_changed = true;
         }
         let in_force = match has_changed {
             true => Some(InForce::since(event, Instant::now(), SystemTime::now())),
@@ -111,50 +121,45 @@ impl Judgement {
         match self.health.when_stale {
             _ if !self.is_stale => info!(%path, "health file is fresh again"),
             WhenStale::Keep => {
-                warn!(%path, age_seconds, "health file is stale, its report stays in force")
+                warn!(%path, age_seconds, "health file is stale, its report stays in force");
             }
             WhenStale::FailOpen => {
-                warn!(%path, age_seconds, "health file is stale, every backend counts as healthy")
+                warn!(%path, age_seconds, "health file is stale, every backend counts as healthy");
             }
             WhenStale::FailClosed => {
-                warn!(%path, age_seconds, "health file is stale, no backend counts as healthy")
+                warn!(%path, age_seconds, "health file is stale, no backend counts as healthy");
             }
         }
     }
 
-    /// Whether a new report is not to be believed yet. Only a report is doubted: what the policies for
-    /// a stale or missing one say is meant.
-    fn is_held(
+    /// Whom the report calls sick and this does not believe yet. Only what reports say counts here: what
+    /// the policies for a stale or missing one do is meant.
+    fn doubts(
         &mut self,
         upstream: &Upstream,
-        in_force: &Ruling,
-        ruling: &Ruling,
         event: &FileEvent,
         now: Instant,
-    ) -> bool {
+    ) -> BTreeSet<BackendName> {
         let name = &upstream.params().name;
-        let Some(caution) = self.cautions.get_mut(name) else {
-            return false;
+        let (Some(report), Some(caution)) = (&event.report, self.cautions.get_mut(name)) else {
+            return BTreeSet::new();
         };
-        let is_doubtful = self.health.max_flip_percent < 100 && ruling.differs_in_report(in_force);
-        let turned = match is_doubtful {
-            true => turned_sick(upstream, in_force, ruling),
-            false => 0,
-        };
-        let params = CautionParams {
-            max_flip_percent: self.health.max_flip_percent,
-            confirm_after: self.health.confirm_after,
-        };
+        let names = upstream.backends().iter().map(|one| one.name().clone());
+        let (healthy, sick) = names.partition(|name| {
+            let verdict = report.verdict(name.as_str());
+            verdict.is_some_and(|verdict| verdict.healthy)
+        });
         let was_held = caution.held_since().is_some();
-        let is_held = caution.holds(params, (turned, upstream.backends().len()), event.seen, now);
-        match (was_held, is_held) {
+        let doubted = caution.doubts(healthy, &sick, event.seen, now);
+        let count = doubted.len();
+        match (was_held, count > 0) {
             (false, true) => {
-                warn!(upstream = %name, turned, "health file turns too many backends sick at once, held back")
+                warn!(upstream = %name, count, "health file turns too many backends sick, not believed yet");
             }
             (true, false) => info!(upstream = %name, "health file is believed again"),
             _ => {}
         }
-        is_held
+        doubted
     }
 
     fn held(&self) -> BTreeMap<UpstreamName, Instant> {
@@ -167,24 +172,24 @@ impl Judgement {
     fn warn_of_ignored(&mut self, report: Option<&Report>) {
         let Some(report) = report else { return };
         let names = report.names().filter(|name| !self.known.contains(*name));
-        let names = names.map(|name| format!("{name:?}"));
-        let fields = report.unknown_fields().map(|field| format!("{field:?}"));
-        let ignored: BTreeSet<_> = names.chain(fields).collect();
-        if ignored != self.ignored && !ignored.is_empty() {
-            let some: Vec<_> = ignored.iter().take(NAMED_MAX).map(String::as_str).collect();
-            let (names, count) = (some.join(", "), ignored.len());
-            warn!(path = %self.health.file.display(), count, names, "health file says what nobody asked for");
+        let mut hasher = DefaultHasher::new();
+        let (mut count, mut shown) = (0_usize, Vec::new());
+        for ignored in names.chain(report.unknown_fields()) {
+            ignored.hash(&mut hasher);
+            count += 1;
+            if shown.len() < NAMED_MAX {
+                shown.push(format!("{ignored:?}"));
+            }
+        }
+        let ignored = hasher.finish();
+        if ignored != self.ignored && count > 0 {
+            let (path, names) = (self.health.file.display(), shown.join(", "));
+            warn!(%path, count, names, "health file says what nobody asked for");
         }
         self.ignored = ignored;
     }
 }
 
-/// How many backends that are healthy by the one ruling are sick by the other.
-fn turned_sick(upstream: &Upstream, old: &Ruling, new: &Ruling) -> usize {
-    let is_turned = |name: &str| old.is_healthy(name) && !new.is_healthy(name);
-    let names = upstream
-        .backends()
-        .iter()
-        .map(|backend| backend.name().as_str());
-    names.filter(|name| is_turned(name)).count()
+fn nothing_ignored() -> u64 {
+    DefaultHasher::new().finish()
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
+use crate::address::Resolver;
 use crate::config::Config;
 use crate::health::FileEvent;
 
@@ -28,6 +29,7 @@ pub use snapshot::{Current, ReportStatus, Snapshot};
 pub struct Control {
     current: Current,
     judgement: Judgement,
+    resolver: Resolver,
 }
 
 impl Control {
@@ -35,12 +37,14 @@ impl Control {
     /// a tokio runtime with time.
     pub async fn start(config: Arc<Config>, health: FileEvent) -> Self {
         let snapshot = Snapshot::new(config, health);
-        resolver::round(&snapshot.upstreams).await;
+        let resolver = Resolver::new();
+        resolver::round(&resolver, &snapshot.upstreams).await;
         let mut judgement = Judgement::new(&snapshot);
         let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
             current: Current::new(snapshot.with_report(report)),
             judgement,
+            resolver,
         }
     }
 
@@ -52,10 +56,11 @@ impl Control {
     /// Puts each change in force, until nobody watches the health file any more.
     pub async fn run(self, health: watch::Receiver<FileEvent>) {
         let upstreams = self.current.load_full().upstreams.clone();
+        let resolver = self.resolver.clone();
         tokio::select! {
             () = self.obey(health) => {}
             () = async {
-                resolver::run(upstreams).await;
+                resolver::run(resolver, upstreams).await;
                 std::future::pending().await
             } => {}
         }

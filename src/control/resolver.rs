@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::address::Endpoint;
+use crate::address::{Address, Endpoint, Resolver};
 use crate::id::{BackendName, UpstreamName};
 use crate::upstream::{Backend, Upstream};
 
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 type Upstreams = BTreeMap<UpstreamName, Arc<Upstream>>;
 
 /// Resolves every name again and again. Ends at once if there is none.
-pub(super) async fn run(upstreams: Arc<Upstreams>) {
+pub(super) async fn run(resolver: Resolver, upstreams: Arc<Upstreams>) {
     while named(&upstreams).next().is_some() {
         let is_lost = |backend: &Backend| backend.location().endpoint.is_none();
         let pause = if named(&upstreams).any(is_lost) {
@@ -34,48 +34,64 @@ pub(super) async fn run(upstreams: Arc<Upstreams>) {
             INTERVAL
         };
         sleep(pause).await;
-        round(&upstreams).await;
+        round(&resolver, &upstreams).await;
     }
 }
 
-/// Resolves every name once, all at the same time.
-pub(super) async fn round(upstreams: &Upstreams) {
-    let asked = named(upstreams).map(|backend| {
-        let address = backend.params().address.clone();
-        tokio::spawn(async move { timeout(TIMEOUT, address.resolve()).await })
-    });
-    let asked: Vec<_> = asked.collect();
-    let mut owners = owners(upstreams);
-    for (backend, found) in named(upstreams).zip(asked) {
-        let found = match found.await {
-            Ok(Ok(resolved)) => resolved.map_err(|error| error.to_string()),
-            Ok(Err(_)) => Err(format!(
-                "{} does not resolve in time",
-                backend.params().address
-            )),
-            // The runtime is shutting down.
-            Err(_) => return,
-        };
-        note(
-            backend,
-            found.and_then(|endpoint| claim(&mut owners, backend, endpoint)),
-        );
+/// Resolves every name once, all at the same time, and then gives out the addresses: two names may have
+/// swapped theirs.
+pub(super) async fn round(resolver: &Resolver, upstreams: &Upstreams) {
+    let asked: Vec<_> = named(upstreams)
+        .map(|backend| {
+            let (resolver, address) = (resolver.clone(), backend.params().address.clone());
+            tokio::spawn(async move { ask(&resolver, &address).await })
+        })
+        .collect();
+    let mut found = Vec::new();
+    for task in asked {
+        // Fails only while the runtime is shutting down.
+        let Ok(outcome) = task.await else { return };
+        found.push(outcome);
     }
+    assign(upstreams, found);
+}
+
+/// Gives every name its address, in their order; what several would have, only the first gets.
+fn assign(upstreams: &Upstreams, found: Vec<Result<Endpoint, String>>) {
+    let found: Vec<_> = named(upstreams).zip(found).collect();
+    let mut owners = owners_that_stay(upstreams, &found);
+    for (backend, outcome) in found {
+        let claimed = outcome.and_then(|endpoint| claim(&mut owners, backend, endpoint));
+        note(backend, claimed);
+    }
+}
+
+async fn ask(resolver: &Resolver, address: &Address) -> Result<Endpoint, String> {
+    match timeout(TIMEOUT, resolver.resolve(address)).await {
+        Ok(resolved) => resolved.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{address} does not resolve in time")),
+    }
+}
+
+fn all(upstreams: &Upstreams) -> impl Iterator<Item = &Backend> {
+    upstreams.values().flat_map(|upstream| upstream.backends())
 }
 
 fn named(upstreams: &Upstreams) -> impl Iterator<Item = &Backend> {
-    let all = upstreams.values().flat_map(|upstream| upstream.backends());
-    all.filter(|backend| backend.params().address.endpoint().is_none())
+    all(upstreams).filter(|backend| backend.params().address.endpoint().is_none())
 }
 
-/// Whose every address is now.
-fn owners(upstreams: &Upstreams) -> HashMap<Endpoint, BackendName> {
-    let all = upstreams.values().flat_map(|upstream| upstream.backends());
-    all.filter_map(|backend| {
-        let endpoint = backend.location().endpoint.clone()?;
-        Some((endpoint, backend.name().clone()))
-    })
-    .collect()
+/// Whose an address is and remains: of those that have no name, and of names that did not resolve now.
+fn owners_that_stay(
+    upstreams: &Upstreams,
+    found: &[(&Backend, Result<Endpoint, String>)],
+) -> HashMap<Endpoint, BackendName> {
+    let fixed = all(upstreams).filter(|backend| backend.params().address.endpoint().is_some());
+    let lost = found.iter().filter(|(_, outcome)| outcome.is_err());
+    let staying = fixed.chain(lost.map(|(backend, _)| *backend));
+    staying
+        .filter_map(|backend| Some((backend.location().endpoint.clone()?, backend.name().clone())))
+        .collect()
 }
 
 fn claim(
@@ -83,16 +99,18 @@ fn claim(
     backend: &Backend,
     endpoint: Endpoint,
 ) -> Result<Endpoint, String> {
-    let owner = owners
-        .entry(endpoint.clone())
-        .or_insert_with(|| backend.name().clone());
-    if owner == backend.name() {
-        return Ok(endpoint);
+    match owners.get(&endpoint) {
+        None => {
+            owners.insert(endpoint.clone(), backend.name().clone());
+            Ok(endpoint)
+        }
+        Some(owner) => {
+            let address = &backend.params().address;
+            Err(format!(
+                "{address} resolves to {endpoint}, which is {owner}"
+            ))
+        }
     }
-    let address = &backend.params().address;
-    Err(format!(
-        "{address} resolves to {endpoint}, which is {owner}"
-    ))
 }
 
 /// One log line per change.
@@ -110,4 +128,76 @@ fn note(backend: &Backend, found: Result<Endpoint, String>) {
         _ => return,
     }
     backend.locate(found);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const TEXT: &str = "
+maitred:
+  routes:
+    - { match: { path: / }, upstream: web }
+  upstreams:
+    web:
+      backends:
+        - { name: a, address: \"a.test:80\" }
+        - { name: b, address: \"b.test:80\" }
+        - { name: c, address: \"10.0.0.3:80\" }
+";
+
+    fn upstreams() -> Upstreams {
+        let config = Config::parse(TEXT, "test").unwrap();
+        let upstreams = config.upstreams.into_iter();
+        upstreams
+            .map(|params| (params.name.clone(), Upstream::new(params)))
+            .collect()
+    }
+
+    fn at(last: u8) -> Endpoint {
+        Endpoint::Ip(([10, 0, 0, last], 80).into())
+    }
+
+    /// Where `a` and `b` are, and what is wrong with them.
+    fn located(upstreams: &Upstreams) -> Vec<(Option<Endpoint>, Option<String>)> {
+        named(upstreams)
+            .map(|backend| {
+                let location = backend.location();
+                (location.endpoint.clone(), location.problem.clone())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn names_may_swap_their_addresses() {
+        let upstreams = upstreams();
+        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))]);
+        assign(&upstreams, vec![Ok(at(2)), Ok(at(1))]);
+        assert_eq!(
+            located(&upstreams),
+            [(Some(at(2)), None), (Some(at(1)), None)]
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_lost_keeps_its_address_from_others() {
+        let upstreams = upstreams();
+        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))]);
+        assign(&upstreams, vec![Err("lost".into()), Ok(at(1))]);
+        let problem = "b.test:80 resolves to 10.0.0.1:80, which is a".to_owned();
+        let expected = [
+            (Some(at(1)), Some("lost".to_owned())),
+            (Some(at(2)), Some(problem)),
+        ];
+        assert_eq!(located(&upstreams), expected);
+    }
+
+    #[test]
+    fn an_address_that_somebody_has_without_a_name_is_not_for_names() {
+        let upstreams = upstreams();
+        assign(&upstreams, vec![Ok(at(3)), Ok(at(2))]);
+        let problem = "a.test:80 resolves to 10.0.0.3:80, which is c".to_owned();
+        assert_eq!(located(&upstreams)[0], (None, Some(problem)));
+    }
 }

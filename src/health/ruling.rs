@@ -1,7 +1,10 @@
 //! What the last report means for a backend once its age is taken into account: the one answer that
 //! selection and the status are both given.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use crate::id::BackendName;
 
 use super::report::{Report, State, Verdict};
 
@@ -32,6 +35,8 @@ pub enum WhenMissing {
 pub struct Ruling {
     report: Option<Arc<Report>>,
     policy: Policy,
+    /// Whom the report calls sick and nobody believes it yet.
+    doubted: Arc<BTreeSet<BackendName>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +70,7 @@ impl Ruling {
         Self {
             report: Some(report),
             policy: Policy::AsReported,
+            doubted: Arc::default(),
         }
     }
 
@@ -77,6 +83,7 @@ impl Ruling {
                 WhenStale::FailOpen => Policy::FailOpen,
                 WhenStale::FailClosed => Policy::FailClosed,
             },
+            doubted: Arc::default(),
         }
     }
 
@@ -88,7 +95,21 @@ impl Ruling {
                 WhenMissing::FailClosed => Policy::FailClosed,
                 WhenMissing::FailOpen => Policy::FailOpen,
             },
+            doubted: Arc::default(),
         }
+    }
+
+    /// The same, but that these count as well for as long as the report is in force.
+    pub fn doubting(self, doubted: BTreeSet<BackendName>) -> Self {
+        Self {
+            doubted: Arc::new(doubted),
+            ..self
+        }
+    }
+
+    /// Whom the report calls sick and nobody believes it yet.
+    pub fn doubted(&self) -> &BTreeSet<BackendName> {
+        &self.doubted
     }
 
     /// The report, however old.
@@ -96,35 +117,21 @@ impl Ruling {
         self.report.as_ref()
     }
 
-    /// Whether the two were made from the same report (not an equal one) under the same policy.
+    /// Whether the two were made from the same report (not an equal one) under the same policy and with
+    /// the same doubts.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_same_report = match (&self.report, &other.report) {
             (Some(left), Some(right)) => Arc::ptr_eq(left, right),
             (None, None) => true,
             _ => false,
         };
-        is_same_report && self.policy == other.policy
-    }
-
-    /// Whether the two were made from different reports.
-    pub fn differs_in_report(&self, other: &Self) -> bool {
-        let both = self.report.as_ref().zip(other.report.as_ref());
-        both.is_some_and(|(left, right)| !Arc::ptr_eq(left, right))
+        is_same_report && self.policy == other.policy && self.doubted == other.doubted
     }
 
     /// What the report says about a backend, for `weight` and `max_in_flight`, which hold however old
     /// it is.
     pub fn verdict(&self, name: &str) -> Option<&Verdict> {
         self.report.as_ref()?.verdict(name)
-    }
-
-    /// Whether a backend counts as well, whatever its state.
-    pub fn is_healthy(&self, name: &str) -> bool {
-        match self.policy {
-            Policy::AsReported => self.verdict(name).is_some_and(|verdict| verdict.healthy),
-            Policy::FailOpen => true,
-            Policy::FailClosed => false,
-        }
     }
 
     /// Where a backend stands. A state that keeps requests from it is a command and not a
@@ -138,6 +145,7 @@ impl Ruling {
             (Policy::FailClosed, _) if self.report.is_none() => Standing::NoReport,
             (Policy::FailClosed, _) => Standing::Stale,
             (Policy::AsReported, None) if self.report.is_none() => Standing::NoReport,
+            (Policy::AsReported, _) if self.doubted.contains(name) => Standing::Ready,
             (Policy::AsReported, None) => Standing::Unnamed,
             (Policy::AsReported, Some(verdict)) if verdict.healthy => Standing::Ready,
             (Policy::AsReported, Some(verdict)) => Standing::Sick(verdict.reason.as_deref()),
@@ -245,5 +253,19 @@ mod tests {
         assert!(!missing.is_same(&Ruling::missing(WhenMissing::FailOpen)));
         assert!(!missing.is_same(&Ruling::stale(said(), WhenStale::FailClosed)));
         assert!(!Ruling::stale(said(), WhenStale::FailClosed).is_same(&missing));
+    }
+
+    #[test]
+    fn who_is_doubted_counts_as_well_while_the_report_is_in_force_and_commands_hold() {
+        let text = br#"{"a": false, "b": {"healthy": false, "state": "drain"}, "c": false}"#;
+        let report = Arc::new(Report::parse(text).unwrap());
+        let doubted = BTreeSet::from(["a".into(), "b".into()]);
+        let ruling = Ruling::fresh(report.clone()).doubting(doubted.clone());
+        assert_eq!(ruling.standing("a"), Standing::Ready);
+        assert_eq!(ruling.standing("b"), Standing::Kept(State::Drain));
+        assert_eq!(ruling.standing("c"), Standing::Sick(None));
+        assert!(!ruling.is_same(&Ruling::fresh(report.clone())));
+        let stale = Ruling::stale(report, WhenStale::FailClosed).doubting(doubted);
+        assert_eq!(stale.standing("a"), Standing::Stale);
     }
 }

@@ -11,8 +11,11 @@ use std::io;
 use std::net::{self, IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddress;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
@@ -27,9 +30,13 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::time::sleep;
 
 use super::params::{Sources, UpstreamParams};
 use crate::address::{Address, Endpoint};
+
+/// Between two tries to get into a backlog.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
 
 /// Addresses that are no server's (RFC 6666).
 const DISCARD_PREFIX: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0);
@@ -146,7 +153,7 @@ impl Connector {
             }
             SocketAddr::Unix(address) => {
                 let path = address.as_pathname().ok_or(Errno::INVAL)?;
-                let socket = UnixStream::connect(path).await?;
+                let socket = dial_unix(path).await?;
                 let duplicate = socket.as_fd().try_clone_to_owned();
                 Ok((socket.into(), duplicate))
             }
@@ -171,6 +178,17 @@ impl Connector {
     fn limit_writes(&self, stream: &TcpStream) {
         // Fails only on a socket that is none of TCP's.
         let _ = set_tcp_user_timeout(stream, self.write_timeout);
+    }
+}
+
+/// A Unix socket whose backlog is full is busy, not dead: where TCP would try again by itself, the system
+/// says so at once. Whoever calls sets the limit.
+async fn dial_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(BACKLOG_PAUSE).await,
+            result => return result,
+        }
     }
 }
 

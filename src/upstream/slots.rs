@@ -366,7 +366,8 @@ impl Slots {
         wakers
     }
 
-    /// Panics when an invariant does not hold.
+    /// Panics when an invariant does not hold. That nobody has more in flight than slots is for who
+    /// knows when they were lowered.
     #[cfg(test)]
     pub(super) fn check(&self) {
         let available = self
@@ -380,10 +381,6 @@ impl Slots {
             "somebody waits while a slot is free"
         );
         for account in &self.accounts {
-            assert!(
-                account.in_flight <= account.terms.max_in_flight,
-                "overbooked"
-            );
             assert!(account.abandoned <= account.in_flight, "abandoned");
         }
     }

@@ -251,6 +251,8 @@ enum Step {
     Retry(usize),
     Leave(usize),
     Report(Vec<bool>),
+    /// The file gives every backend this many slots.
+    Slots(Vec<u32>),
     Eject(usize),
     Reinstate(usize),
 }
@@ -264,6 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Retry),
         2 => any::<usize>().prop_map(Step::Leave),
         1 => prop::collection::vec(prop::bool::weighted(0.8), BACKENDS).prop_map(Step::Report),
+        1 => prop::collection::vec(1..4u32, BACKENDS).prop_map(Step::Slots),
         1 => (0..BACKENDS).prop_map(Step::Eject),
         1 => (0..BACKENDS).prop_map(Step::Reinstate),
     ]
@@ -339,6 +342,17 @@ impl Model {
     }
 }
 
+/// A health file with what the model knows.
+fn said(model: &Model) -> Vec<u8> {
+    let entry = |index: usize| {
+        let (healthy, slots) = (model.healthy[index], model.slots[index]);
+        let entry = serde_json::json!({ "healthy": healthy, "max_in_flight": slots });
+        (index.to_string(), entry)
+    };
+    let entries: serde_json::Map<_, _> = (0..BACKENDS).map(entry).collect();
+    serde_json::to_vec(&entries).unwrap()
+}
+
 /// The real thing, driven without its async shell.
 struct Real<'a> {
     slots: &'a mut Slots,
@@ -404,12 +418,17 @@ proptest! {
         };
         let (mut waiting, mut served) = (BTreeMap::new(), vec![]);
         for step in steps {
+            if let Step::Slots(slots) = &step {
+                model.slots.clone_from(slots);
+                rule(&upstream, &said(&model));
+                model.eligibility_changed();
+            }
             if let Step::Report(healthy) = &step {
-                report(&upstream, healthy);
                 for (backend, healthy) in healthy.iter().enumerate() {
                     model.ejected[backend] &= model.healthy[backend] || !healthy;
                 }
                 model.healthy.clone_from(healthy);
+                rule(&upstream, &said(&model));
                 model.eligibility_changed();
             }
             let mut guard = upstream.slots.lock();
@@ -449,7 +468,7 @@ proptest! {
                     model.ejected[backend] = false;
                     model.eligibility_changed();
                 }
-                Step::Report(_) | Step::Finish(_) | Step::Retry(_) => {}
+                Step::Report(_) | Step::Slots(_) | Step::Finish(_) | Step::Retry(_) => {}
             }
             real.settle();
             real.slots.check();

@@ -23,10 +23,12 @@ pub struct UpstreamView<'a> {
 pub struct BackendView<'a> {
     /// The backend itself: its counters go on.
     pub backend: &'a Backend,
+    /// The report calls it sick, and is not believed yet.
+    pub is_doubted: bool,
     /// Why it may not be chosen; `None` if it may, once it has a free slot.
     pub why_not: Option<Ineligible>,
-    /// The file says one thing and the requests show another: it is called sick and answers, or called
-    /// healthy and refuses. The file has its way.
+    /// The file says one thing and the requests show another: it was called sick and has answered since,
+    /// or is called healthy and refuses. The file has its way.
     pub disagrees: bool,
     /// When its eligibility changed last.
     pub since: Instant,
@@ -75,6 +77,7 @@ impl<'a> BackendView<'a> {
         };
         Self {
             backend,
+            is_doubted: ruling.doubted().contains(backend.name()),
             why_not,
             disagrees,
             since: account.since,

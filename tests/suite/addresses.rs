@@ -1,6 +1,9 @@
 //! Backends by every kind of address.
 
 use serde_json::Value;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpStream, UnixSocket, UnixStream};
+use tokio::time::timeout;
 
 use crate::harness::{Units, backend, get, load, post, proxy, unix_door, until};
 
@@ -131,4 +134,41 @@ async fn a_name_that_leads_to_another_backend_is_not_followed() {
     }
     let why_not = format!("localhost:{port} resolves to 127.0.0.1:{port}, which is b");
     assert_eq!(lb.backend_status("a").await["why_not"], why_not.as_str());
+}
+
+/// Where TCP tries again by itself, a Unix socket says at once that its backlog is full.
+#[tokio::test]
+async fn a_socket_with_a_full_backlog_is_busy_and_not_dead() {
+    let a = backend("a").start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.sock");
+    let listener = UnixSocket::new_stream().unwrap();
+    listener.bind(&path).unwrap();
+    let listener = listener.listen(1).unwrap();
+    let mut queue = Vec::new();
+    while let Ok(Ok(taken)) = timeout(100.millis(), UnixStream::connect(&path)).await {
+        queue.push(taken);
+    }
+    let lb = proxy()
+        .upstream("web", [&a])
+        .backend_key("a", "address", format!("unix:{}", path.display()))
+        .connect_timeout(10.secs())
+        .start()
+        .await;
+    let mut client = lb.connect().await;
+    client.send(&get("/home")).await.unwrap();
+    lb.has_taken("a").await;
+    tokio::time::sleep(200.millis()).await;
+    assert!(lb.is_eligible("a").await);
+    // Now somebody accepts: the ones that stood in line, and then ours.
+    let address = a.address();
+    tokio::spawn(async move {
+        while let Ok((mut outside, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut inside = TcpStream::connect(address).await.unwrap();
+                let _ = copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::harness::{Backend, Proxy, Units, backend, get, proxy, until};
+use crate::harness::{Backend, Proxy, Units, backend, get, load, proxy, until};
 
 async fn two() -> [Backend; 2] {
     [backend("a").start().await, backend("b").start().await]
@@ -152,44 +152,99 @@ async fn without_a_report_requests_are_let_through_where_that_is_wanted() {
     until_eligible(&lb, [false, false]).await;
 }
 
-#[tokio::test]
-async fn a_report_that_turns_too_many_sick_waits_for_a_second_writing() {
-    let lb = proxy()
+/// Whether some of what the file says is not believed yet.
+async fn is_doubted(lb: &Proxy, expected: bool) {
+    let what = format!("something is doubted: {expected}");
+    until(&what, 2.secs(), async || {
+        lb.status().await["upstreams"]["web"]["held_seconds"].is_f64() == expected
+    })
+    .await;
+}
+
+async fn cautious(when_stale: &str) -> Proxy {
+    proxy()
         .upstream("web", &two().await)
         .health_key("max_flip_percent", 50)
         .health_key("confirm_after", "1h")
+        .health_key("when_stale", when_stale)
+        .health_key("stale_after", "3s")
+        .poller_key("interval", "500ms")
+        .poller_key("timeout", "500ms")
+        .poller_key("fast_interval", "500ms")
         .start()
-        .await;
+        .await
+}
+
+#[tokio::test]
+async fn a_report_that_turns_too_many_sick_waits_for_a_second_writing() {
+    let lb = cautious("keep").await;
     lb.site().health(&[("a", false), ("b", false)]);
-    until("it is held back", 2.secs(), async || {
-        lb.status().await["upstreams"]["web"]["held_seconds"].is_f64()
-    })
-    .await;
+    is_doubted(&lb, true).await;
     assert_eq!(eligible(&lb).await, [true, true]);
+    assert_eq!(lb.backend_status("a").await["doubted"], true);
+    // What comes within a second is no other opinion.
+    tokio::time::sleep(1_100.millis()).await;
     lb.site().health(&[("a", false), ("b", false)]);
     until_eligible(&lb, [false, false]).await;
     lb.site().health(&[]);
     until_eligible(&lb, [true, true]).await;
-    // One of two is not too many.
+}
+
+#[tokio::test]
+async fn one_of_two_is_not_too_many() {
+    let lb = cautious("keep").await;
     lb.site().health(&[("a", false)]);
     until_eligible(&lb, [false, true]).await;
 }
 
+/// A drain is a command, and nobody doubts those.
+#[tokio::test]
+async fn what_a_doubted_report_commands_is_done_at_once() {
+    let lb = cautious("keep").await;
+    lb.site()
+        .health_says(r#"{"a": {"healthy": false, "state": "drain"}, "b": false}"#);
+    is_doubted(&lb, true).await;
+    assert_eq!(eligible(&lb).await, [false, true]);
+}
+
 #[tokio::test]
 async fn a_report_that_was_a_mistake_and_is_taken_back_harms_nobody() {
-    let lb = proxy()
-        .upstream("web", &two().await)
-        .health_key("max_flip_percent", 50)
-        .health_key("confirm_after", "1h")
-        .start()
-        .await;
+    let lb = cautious("keep").await;
+    let running = load(lb.address()).clients(4).spawn();
     lb.site().health(&[("a", false), ("b", false)]);
+    is_doubted(&lb, true).await;
     lb.site().health(&[]);
-    until("nothing is held back", 2.secs(), async || {
-        lb.status().await["upstreams"]["web"]["held_seconds"].is_null()
-    })
-    .await;
+    is_doubted(&lb, false).await;
     assert_eq!(eligible(&lb).await, [true, true]);
+    running.stop().await.assert_none_failed();
+}
+
+#[tokio::test]
+async fn a_doubted_report_that_goes_stale_is_under_the_policy_for_stale_ones() {
+    let lb = cautious("fail_closed").await;
+    lb.site().health(&[("a", false), ("b", false)]);
+    is_doubted(&lb, true).await;
+    report_is(&lb, "stale").await;
+    until_eligible(&lb, [false, false]).await;
+}
+
+/// Under `fail_open` everybody counts as healthy; that is no reason to doubt what was known before.
+#[tokio::test]
+async fn a_report_that_is_fresh_again_is_believed_as_before() {
+    let lb = cautious("fail_open").await;
+    for name in ["a", "b"] {
+        // One after the other, and the first long enough before: both are believed.
+        lb.site()
+            .health_says(&format!(r#"{{"a": false, "b": {}}}"#, name == "a"));
+        tokio::time::sleep(1_100.millis()).await;
+        lb.site()
+            .health_says(&format!(r#"{{"a": false, "b": {} }}"#, name == "a"));
+    }
+    until_eligible(&lb, [false, false]).await;
+    until_eligible(&lb, [true, true]).await;
+    assert_eq!(lb.status().await["report"]["state"], "stale");
+    lb.site().health_says(r#"{ "a": false, "b": false }"#);
+    until_eligible(&lb, [false, false]).await;
 }
 
 #[tokio::test]
