@@ -28,7 +28,7 @@ const LABEL_BYTES_MAX: usize = 63;
 /// `unix:/run/app.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
-    /// An IP address and a port other than 0.
+    /// An IP address other than `0.0.0.0` and `::`, and a port other than 0.
     Ip(SocketAddr),
     /// A host name, in lower case, and a port other than 0.
     Host {
@@ -61,6 +61,9 @@ pub enum AddressError {
     /// The port is missing, 0 or too large.
     #[error("an address with a port in 1..=65535")]
     Port,
+    /// An IP address that no server has.
+    #[error("an address of a server: it is one to listen on")]
+    Unspecified,
     /// The path of a socket is not absolute, or too long for the kernel.
     #[error("an absolute path of a socket, at most {UNIX_PATH_BYTES_MAX} bytes after unix:")]
     UnixPath,
@@ -210,7 +213,10 @@ impl FromStr for Address {
             };
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
+            // Linux would connect to this host, which has other addresses by which to tell that two
+            // backends are one.
             return match address.port() {
+                _ if address.ip().to_canonical().is_unspecified() => Err(AddressError::Unspecified),
                 0 => Err(AddressError::Port),
                 _ => Ok(Self::Ip(address)),
             };
@@ -310,6 +316,9 @@ mod tests {
             ("localhost:65536", AddressError::Port),
             ("localhost:+80", AddressError::Port),
             ("127.0.0.1:0", AddressError::Port),
+            ("0.0.0.0:80", AddressError::Unspecified),
+            ("[::]:80", AddressError::Unspecified),
+            ("[::ffff:0.0.0.0]:80", AddressError::Unspecified),
             ("unix:", AddressError::UnixPath),
             ("unix:run/app.sock", AddressError::UnixPath),
             (long.as_str(), AddressError::UnixPath),

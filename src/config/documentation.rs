@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use crate::health::Report;
 
 use super::reference::{KeyReference, SAMPLE, keys};
+use super::server::WITHOUT_EFFECT;
 use super::{Config, ConfigError, Problem};
 
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
@@ -90,6 +91,14 @@ fn every_key_is_described_once_and_stands_in_the_document() {
         let is_sentence = key.about.starts_with(char::is_uppercase) && key.about.ends_with('.');
         assert!(is_sentence && !key.form.is_empty(), "{key:?}");
         assert!(!format!("{key:?}").contains('|'), "{key:?}");
+    }
+}
+
+#[test]
+fn keys_without_effect_are_named_in_the_document() {
+    let document = fs::read_to_string(PathBuf::from(FOLDER).join(DOCUMENT)).unwrap();
+    for key in WITHOUT_EFFECT {
+        assert!(document.contains(&format!("`{key}`")), "{key}");
     }
 }
 

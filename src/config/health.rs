@@ -16,16 +16,17 @@ use super::section::{Section, Value};
 pub struct HealthParams {
     /// Relative to the working directory; not empty. Default `health_status.json`.
     pub file: PathBuf,
-    /// How old a report may be; `None`: as old as it likes. Default 30 s.
+    /// How old a report may be; `None`: as old as it likes. At least a round of the poller. Default
+    /// 30 s, or three intervals of the poller with their jitter if those are longer.
     pub stale_after: Option<Duration>,
     /// What holds while the report is older. Default `keep`.
     pub when_stale: WhenStale,
     /// What holds until the first report was read. Default `fail_closed`.
     pub when_missing: WhenMissing,
-    /// A report that turns more than this share of an upstream's backends sick at once is held back,
-    /// in `1..=100`. Default 100: none is.
+    /// Where more than this share of an upstream's backends have turned from healthy to sick since it
+    /// was last believed, those turns are held back, in `1..=100`. Default 100: none are.
     pub max_flip_percent: u8,
-    /// For how long it is held back, unless another writing agrees earlier. Default 30 s.
+    /// For how long they are held back, unless another writing agrees earlier. Default 30 s.
     pub confirm_after: Duration,
 }
 
@@ -93,7 +94,16 @@ const WHEN_MISSING: &[(&str, WhenMissing)] = &[
     ("fail_open", WhenMissing::FailOpen),
 ];
 
-pub(super) fn read(mut section: Section<'_>) -> HealthParams {
+/// What the default of `stale_after` is with the default poller, and at least.
+const STALE_AFTER_MIN: Duration = Duration::from_secs(30);
+/// So many waits of the poller fit into that default.
+const WAITS_UNTIL_STALE: u32 = 3;
+/// What a round may take beside wait and ping: to write the file and to notice that.
+const ROUND_SPARE: Duration = Duration::from_secs(1);
+
+/// The `health` section, whose file `poller` keeps fresh.
+pub(super) fn read(mut section: Section<'_>, poller: &PollerParams) -> HealthParams {
+    let stale_after = STALE_AFTER_MIN.max(longest_wait(poller) * WAITS_UNTIL_STALE);
     let params = HealthParams {
         file: section.value(
             "file",
@@ -101,10 +111,13 @@ pub(super) fn read(mut section: Section<'_>) -> HealthParams {
             scalar::file(),
             "Who is healthy.",
         ),
-        stale_after: section.value(
+        stale_after: section.value_or(
             "stale_after",
-            "30s",
-            scalar::or_off(duration()),
+            (
+                "`30s`, or three intervals of the poller if that is longer",
+                Some(stale_after),
+            ),
+            scalar::or_off(stale_after_reader(poller)),
             "How long after its last change the file is stale; `off` suits files edited by hand.",
         ),
         when_stale: section.value(
@@ -123,18 +136,50 @@ pub(super) fn read(mut section: Section<'_>) -> HealthParams {
             "max_flip_percent",
             "100",
             scalar::integer(1..=100),
-            "A change that turns more than this share of an upstream's backends sick at once is held \
-             back; with 100 none is.",
+            "Where more than this share of an upstream's backends have turned from healthy to sick \
+             since it was last believed, those turns are held back; with 100 none are.",
         ),
         confirm_after: section.value(
             "confirm_after",
             "30s",
             duration(),
-            "For how long it is held back, unless the next writing of the file agrees earlier.",
+            "For how long they are held back, unless another writing, a second later or more, still \
+             calls all of them sick.",
         ),
     };
     section.finish();
     params
+}
+
+/// A report that went stale between two rounds of the poller would leave it to `when_stale` what holds
+/// most of the time.
+fn stale_after_reader(poller: &PollerParams) -> Reader<'static, Duration> {
+    let inner = duration();
+    let form = format!("{}, at least a round of the poller", inner.form());
+    let round = longest_wait(poller) + poller.timeout + ROUND_SPARE;
+    let shown = humantime::format_duration;
+    let expected = format!(
+        "at least {}, a round of the poller (interval {}, jitter {}%, timeout {}) and {}: raise it or \
+         shorten those",
+        shown(round),
+        shown(poller.interval),
+        poller.jitter_percent,
+        shown(poller.timeout),
+        shown(ROUND_SPARE),
+    );
+    // An interval that is wrong is reported there, and is zero here.
+    let is_known = !poller.interval.is_zero();
+    Reader::telling(form, move |node| {
+        let duration = inner.read(node)?;
+        match is_known && duration < round {
+            true => Err(expected.clone()),
+            false => Ok(duration),
+        }
+    })
+}
+
+fn longest_wait(poller: &PollerParams) -> Duration {
+    poller.interval * (100 + u32::from(poller.jitter_percent)) / 100
 }
 
 /// The `poller` section, and the defaults of every upstream's probe.

@@ -112,8 +112,7 @@ fn clash(left: SocketAddr, right: SocketAddr) -> bool {
 /// Whether a connection to `backend` ends at `bind` for certain. A wildcard takes this host's
 /// addresses, and which those are, but for the loopback ones, is not for a configuration to know.
 fn reaches(backend: SocketAddr, bind: SocketAddr) -> bool {
-    let is_here = backend.ip().is_loopback() || backend.ip().is_unspecified();
-    takes(bind, backend) && (is_here || !bind.ip().is_unspecified())
+    takes(bind, backend) && (backend.ip().is_loopback() || !bind.ip().is_unspecified())
 }
 
 /// Whether a bind takes a port of an address: a wildcard does of every address, and that of IPv6 also

@@ -8,13 +8,16 @@
 
 use std::env;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::routing::Route;
 use crate::upstream::UpstreamParams;
+
+use rustix::fs::OFlags;
 
 use notes::{Notes, Place};
 use section::{Section, Value};
@@ -107,13 +110,22 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// `Read`, also for what is not UTF-8 or larger than 16 MiB; `Invalid` with every problem.
+    /// `Read`, also for what is larger than 16 MiB or no regular file; `Invalid` with every problem,
+    /// also for what is not UTF-8.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_text(path).map_err(|source| ConfigError::Read {
+        let bytes = read_file(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, &path.display().to_string())
+        let name = path.display().to_string();
+        match str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &name),
+            Err(error) => {
+                let notes = Notes::new(&name);
+                notes.fault(tree::Fault::not_utf8(&bytes, error.valid_up_to()));
+                Err(ConfigError::Invalid(notes.into_problems()))
+            }
+        }
     }
 
     /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's
@@ -132,6 +144,8 @@ impl Config {
         environment: environment::Lookup<'_>,
     ) -> Result<Self, ConfigError> {
         let notes = Notes::new(source_name);
+        // Some editors begin every file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let config = match tree::parse(text) {
             Ok(mut root) => {
                 let place = Place::root(&root);
@@ -191,18 +205,33 @@ fn one_per_line(problems: &[Problem]) -> String {
         .join("\n")
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    if !is_handed_over(path) {
+        // To open a FIFO waits for a writer, unless we say no.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    if !is_handed_over(path) && !file.metadata()?.is_file() {
+        let what = "not a regular file; a pipe is read as /dev/stdin";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "larger than 16 MiB",
         ));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// Whether a path is one of the process's own descriptors, which may be a pipe: standard input, or what
+/// `<(..)` of a shell stands for. Whoever handed it over also writes to it.
+fn is_handed_over(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd")
 }
 
 /// The whole file. `None` and every problem is recorded, or the problems are.
@@ -214,8 +243,8 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let mut ours = ours?.section(EXPECTED)?;
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
-    let health = health::read(ours.section("health"));
     let (mut poller, probe) = health::read_poller(ours.section("poller"));
+    let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
     let (mut upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
     let sources = Arc::new(server.sources());

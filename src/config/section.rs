@@ -46,6 +46,14 @@ impl<'a> Value<'a> {
             .ok()
     }
 
+    /// Whether this text is what is written, without quotes or with, or `null` and nothing is.
+    pub fn says(&self, text: &str) -> bool {
+        match self.node.text() {
+            Some(written) => written == text,
+            None => self.node.is_null() && text == "null",
+        }
+    }
+
     /// The value as a mapping of known keys; a problem otherwise.
     pub fn section(&self, expected: &str) -> Option<Section<'a>> {
         let entries = self.entries(expected)?;

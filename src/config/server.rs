@@ -3,7 +3,8 @@
 //! Pingora ignores a key that it does not know, its own typos included, and some values make it
 //! panic (`threads: 0`, an address that is none). So each key stands here once, with its type and
 //! range; the struct, the reading, the documentation and the way back to a `ServerConf` come from
-//! that one line, and a key that a new Pingora adds breaks the build.
+//! that one line, and a key that a new Pingora adds breaks the build. Keys that do nothing here are
+//! known as well, and refused: whoever writes one would rely on it.
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,7 +12,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use pingora::server::configuration::{RuntimeMetricsPollTimeHistogramScale as Scale, ServerConf};
+use pingora::server::configuration::ServerConf;
 
 use crate::upstream::Sources;
 
@@ -21,15 +22,19 @@ use super::section::{Section, code};
 /// A service's runtime starts this many threads at once.
 const THREADS_MAX: usize = 1024;
 const COUNT_MAX: usize = u32::MAX as usize;
+/// Pingora allocates room for all of them, per thread, when it starts.
+const POOL_MAX: usize = 65_536;
 const SECONDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
 /// Where Pingora has no default of its own.
 const NULL: &str = "`null`";
-const SCALES: &[(&str, Scale)] = &[("linear", Scale::Linear), ("log", Scale::Log)];
 
 macro_rules! server_keys {
-    ($($(#[doc = $doc:literal])* $key:ident: $type:ty = $reader:ident($($argument:expr),*);)*) => {
-        /// Pingora's own keys, checked. Absent ones are Pingora's defaults, but for
-        /// `grace_period_seconds` and `max_retries`.
+    (
+        $($(#[doc = $doc:literal])* $key:ident: $type:ty = $reader:ident($($argument:expr),*);)*
+        @without_effect $($useless:ident = $default:literal, $why:ident;)*
+    ) => {
+        /// Pingora's own keys, checked, but for those that do nothing here. Absent ones are Pingora's
+        /// defaults, but for `grace_period_seconds` and `max_retries`.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct ServerKeys {
             $($(#[doc = $doc])* pub $key: $type,)*
@@ -38,38 +43,48 @@ macro_rules! server_keys {
         impl ServerKeys {
             pub(super) fn read(section: &mut Section<'_>) -> Self {
                 let default = defaults();
-                Self {
+                let keys = Self {
                     $($key: {
                         let key = (stringify!($key), concat!($($doc),*));
                         $reader(section, key, default.$key $(, $argument)*)
                     },)*
-                }
+                };
+                $(refuse(section, stringify!($useless), $default, $why);)*
+                keys.check_pools(section);
+                keys
             }
 
             /// What Pingora's `Server` starts from.
             pub fn server_conf(&self) -> ServerConf {
-                ServerConf { $($key: self.$key.clone(),)* }
+                let default = ServerConf::default();
+                ServerConf {
+                    $($key: self.$key.clone(),)*
+                    $($useless: default.$useless,)*
+                }
             }
         }
+
+        /// The keys that may say nothing but Pingora's default.
+        #[cfg(test)]
+        pub(super) const WITHOUT_EFFECT: &[&str] = &[$(stringify!($useless)),*];
     };
 }
 
 server_keys! {
-    /// Of the file's format. Pingora does not look at it.
+    /// Of the file's format. Nobody looks at it.
     version: usize = count(0..=COUNT_MAX);
     /// Whether to run in the background.
     daemon: bool = flag();
-    /// Where a daemon's standard error goes. Default: nowhere else.
+    /// Where a daemon's standard error goes; its standard output, the access log, then goes nowhere.
+    /// Default: both stay where they are.
     error_log: Option<String> = optional_text();
-    /// Where a daemon writes its process id.
+    /// Where a daemon writes its process id, relative to where it runs.
     pid_file: String = text();
-    /// The socket over which an upgrade hands the listeners on.
-    upgrade_sock: String = text();
     /// The user that a daemon becomes. Default: stays who it is.
     user: Option<String> = optional_text();
     /// The group that a daemon becomes. Default: stays what it is.
     group: Option<String> = optional_text();
-    /// Where a daemon runs. Default: where it was started.
+    /// Where a daemon runs. Default: `/`.
     working_directory: Option<PathBuf> = optional_file();
     /// Threads of each service.
     threads: usize = count(1..=THREADS_MAX);
@@ -77,60 +92,85 @@ server_keys! {
     listener_tasks_per_fd: usize = count(1..=THREADS_MAX);
     /// Whether a service's threads take work from each other.
     work_stealing: bool = flag();
-    /// Tokio's other timer; needs a build with `--cfg tokio_unstable`.
-    runtime_enable_alt_timer: bool = flag();
-    /// The certificate authorities that are trusted. Default: the system's.
-    ca_file: Option<String> = optional_text();
     /// How long a stopping server goes on serving, in seconds. Pingora's default is 300. Who
     /// still waits when nine tenths are over is answered 503.
     grace_period_seconds: Option<u64> = optional_integer(SECONDS);
-    /// How long the last step of a stop may take, in seconds. Default: Pingora's 5.
-    graceful_shutdown_timeout_seconds: Option<u64> = optional_integer(SECONDS);
     /// IPv4 addresses from which to connect to backends. Default: the system chooses.
     client_bind_to_ipv4: Vec<String> = ip_addresses(scalar::ip_address::<Ipv4Addr>("an ipv4 address"));
     /// IPv6 addresses from which to connect to backends. Default: the system chooses.
     client_bind_to_ipv6: Vec<String> = ip_addresses(scalar::ip_address::<Ipv6Addr>("an ipv6 address"));
     /// How many idle connections to backends are kept, per thread.
-    upstream_keepalive_pool_size: usize = count(0..=COUNT_MAX);
+    upstream_keepalive_pool_size: usize = count(0..=POOL_MAX);
     /// Thread pools that only connect to backends. Default: none.
     upstream_connect_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
     /// Threads in each of those. Default: none.
     upstream_connect_offload_thread_per_pool: Option<usize> = optional_integer(0..=THREADS_MAX);
-    /// Thread pools that only greet TLS clients. Default: none.
-    downstream_tls_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
-    /// Threads in each of those. Default: none.
-    downstream_tls_offload_thread_per_pool: Option<usize> = optional_integer(0..=THREADS_MAX);
-    /// Whether TLS keys are written to the file that `SSLKEYLOG` names.
-    upstream_debug_ssl_keylog: bool = flag();
     /// The most attempts of one request, a guard behind our own limits. Pingora's default is 16, but
     /// an attempt that found nobody listening is repeated for as long as the request may wait.
     max_retries: usize = count(1..=COUNT_MAX);
-    /// How often an upgrade tries its socket, once a second. Default: Pingora's 5.
-    upgrade_sock_connect_accept_max_retries: Option<usize> = optional_integer(0..=COUNT_MAX);
     /// Threads for blocking work in each runtime. Default: Tokio's 512.
     max_blocking_threads: Option<usize> = optional_integer(1..=COUNT_MAX);
     /// How long an idle one of those stays, in seconds. Default: Tokio's 10.
     blocking_threads_ttl_seconds: Option<u64> = optional_integer(SECONDS);
     /// From how many seconds on a timeout uses Tokio's timer; null: never.
     fast_timeout_to_tokio_threshold_seconds: Option<u64> = optional_integer(SECONDS);
-    /// Whether to measure polls; needs a build with `--cfg tokio_unstable`.
-    runtime_metrics_poll_time_histogram: bool = flag();
-    /// How its buckets grow. Default: Tokio's.
-    runtime_metrics_poll_time_histogram_scale: Option<Scale> = optional_scale();
-    /// Its first bucket, in microseconds. Default: Tokio's.
-    runtime_metrics_poll_time_histogram_resolution_micros: Option<u64> =
-        optional_integer(1..=*SECONDS.end());
-    /// How many buckets it has. Default: Tokio's.
-    runtime_metrics_poll_time_histogram_buckets: Option<usize> = optional_integer(1..=1024);
-    /// Whether the process that starts a daemon waits until it is ready.
+    /// Whether the process that starts a daemon waits until it has started its services.
     daemon_wait_for_ready: bool = flag();
     /// For how many seconds it waits. Default: Pingora's 600.
     daemon_ready_timeout_seconds: Option<NonZeroU64> = optional_seconds();
     /// For how many seconds a daemon tries to say that it is ready. Default: Pingora's 60.
     daemon_notify_timeout_seconds: Option<NonZeroU64> = optional_seconds();
+
+    @without_effect
+    // `Server` gets no `Opt`, so it never takes listeners over, and `Lifecycle` never tells it to
+    // hand its own on.
+    upgrade_sock = "/tmp/pingora_upgrade.sock", NO_UPGRADE;
+    upgrade_sock_connect_accept_max_retries = "null", NO_UPGRADE;
+    // `Lifecycle` ends the process before Pingora comes to that step.
+    graceful_shutdown_timeout_seconds = "null", OWN_END;
+    // Read by the TLS libraries' connectors and acceptors alone, and none of them is built in.
+    ca_file = "null", NO_TLS;
+    upstream_debug_ssl_keylog = "false", NO_TLS;
+    downstream_tls_offload_threadpools = "null", NO_TLS;
+    downstream_tls_offload_thread_per_pool = "null", NO_TLS;
+    // pingora-runtime leaves them out without `--cfg tokio_unstable`, and says nothing.
+    runtime_enable_alt_timer = "false", STABLE_TOKIO;
+    runtime_metrics_poll_time_histogram = "false", STABLE_TOKIO;
+    runtime_metrics_poll_time_histogram_scale = "null", STABLE_TOKIO;
+    runtime_metrics_poll_time_histogram_resolution_micros = "null", STABLE_TOKIO;
+    runtime_metrics_poll_time_histogram_buckets = "null", STABLE_TOKIO;
+}
+
+const NO_TLS: &str = "it does not do TLS yet";
+const NO_UPGRADE: &str = "it does not hand its listeners on to a new process";
+const OWN_END: &str =
+    "it ends with its last request, and when grace_period_seconds are over at the latest";
+const STABLE_TOKIO: &str = "it is not built with --cfg tokio_unstable";
+
+/// A key that may be written as Pingora has it by default, for a file that lists everything.
+fn refuse(section: &mut Section<'_>, key: &'static str, default: &str, why: &str) {
+    if let Some(value) = section.find(key)
+        && !value.says(default)
+    {
+        value.fail(format!("has no effect in maitred: {why}"));
+    }
 }
 
 impl ServerKeys {
+    /// Pingora makes no pools when one of the numbers is missing.
+    fn check_pools(&self, section: &Section<'_>) {
+        const POOLS: &str = "upstream_connect_offload_threadpools";
+        const THREADS: &str = "upstream_connect_offload_thread_per_pool";
+        let is_some = |number: Option<usize>| number.is_some_and(|number| number > 0);
+        let pools = is_some(self.upstream_connect_offload_threadpools);
+        let threads = is_some(self.upstream_connect_offload_thread_per_pool);
+        match (pools, threads) {
+            (true, false) => section.fail(POOLS, format!("has no effect without {THREADS}")),
+            (false, true) => section.fail(THREADS, format!("has no effect without {POOLS}")),
+            _ => {}
+        }
+    }
+
     /// Where connections to backends come from. We make them, so Pingora's own keys are ours to obey.
     pub(super) fn sources(&self) -> Sources {
         // What is no address was refused when it was read.
@@ -218,14 +258,6 @@ fn optional_seconds(
 ) -> Option<NonZeroU64> {
     let default = default.map(NonZeroU64::get);
     optional_integer(section, key, default, 1..=*SECONDS.end()).and_then(NonZeroU64::new)
-}
-
-fn optional_scale(
-    section: &mut Section<'_>,
-    (key, about): Key,
-    default: Option<Scale>,
-) -> Option<Scale> {
-    section.nullable(key, (NULL, default), scalar::choice(SCALES), about)
 }
 
 fn optional<T: Display>(

@@ -124,6 +124,17 @@ fn fault(at: Marker, message: impl Into<String>) -> Fault {
 }
 
 impl Fault {
+    /// Of bytes that are text only up to `offset`.
+    pub fn not_utf8(bytes: &[u8], offset: usize) -> Self {
+        let before = String::from_utf8_lossy(&bytes[..offset]);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+            message: format!("not UTF-8: byte {:#04x} at offset {offset}", bytes[offset]),
+        }
+    }
+
     /// The parser can place a fault beyond the end of the text, which then is its place.
     fn within(self, text: &str) -> Self {
         let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();

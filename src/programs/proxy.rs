@@ -108,7 +108,8 @@ fn serve(config: Config) -> Result<()> {
     // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
     conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
+    // As a service, or a parent that waits for its daemon would never hear from it.
+    server.bootstrap_as_a_service();
     let proxy = Proxy::new(
         current.clone(),
         departures.clone(),

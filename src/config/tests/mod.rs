@@ -1,17 +1,23 @@
 //! Whole texts in, parameters out. `wrong`: texts in, every problem out. `anything`: texts that nobody
 //! would write.
 
+use std::collections::BTreeSet;
 use std::env::VarError;
+use std::fs;
+use std::io::Write as _;
 use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use http::Method;
 use pingora::server::configuration::ServerConf;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::health::{State, WhenMissing, WhenStale};
 use crate::routing::{HostMatch, PathMatch, Route};
 use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
 
+use super::server::WITHOUT_EFFECT;
 use super::*;
 
 mod anything;
@@ -186,9 +192,8 @@ fn absent_keys_have_their_defaults() {
     assert_eq!(config.server.server_conf(), server);
 }
 
-#[test]
-fn every_key_is_obeyed() {
-    let text = "
+/// Every key of ours with a value that is not its default.
+const ALL: &str = "
 maitred:
   listeners: [{ bind: '[::]:80' }, { bind: '127.0.0.1:0' }, { bind: '127.0.0.1:0' }]
   clients: { header_timeout: 1s, idle_timeout: 2s, read_timeout: 3s, write_timeout: 250ms }
@@ -225,7 +230,10 @@ maitred:
       backends: [{ name: 1, address: '[::1]:81', max_in_flight: 10000, weight: 3, state: drain }]
     unused: { busy_limit: 7s, backends: [{ name: B, address: 10.0.0.1:81 }] }
 ";
-    let config = parse(text);
+
+#[test]
+fn the_proxys_own_sections_are_read_as_written() {
+    let config = parse(ALL);
     let binds: Vec<String> = config
         .listeners
         .iter()
@@ -239,6 +247,13 @@ maitred:
         write_timeout: Duration::from_millis(250),
     };
     assert_eq!(config.clients, clients);
+    assert_eq!(config.admin.bind.to_string(), "[::1]:9901");
+    assert_eq!(config.access_log.format, AccessLogFormat::Off);
+}
+
+#[test]
+fn health_and_poller_are_read_as_written() {
+    let config = parse(ALL);
     let health = HealthParams {
         file: "/run/health.json".into(),
         stale_after: None,
@@ -266,18 +281,22 @@ maitred:
         probes: [("b.2".into(), own), ("unused".into(), global)].into(),
     };
     assert_eq!(config.poller, poller);
-    assert_eq!(config.admin.bind.to_string(), "[::1]:9901");
-    assert_eq!(config.access_log.format, AccessLogFormat::Off);
-    let hosts: Vec<_> = config
-        .routes
-        .iter()
-        .map(|route| route.host.clone())
-        .collect();
+}
+
+#[test]
+fn routes_are_read_as_written() {
+    let routes = parse(ALL).routes;
+    let hosts: Vec<_> = routes.iter().map(|route| route.host.clone()).collect();
     let exact = |host: &str| HostMatch::Exact(host.into());
     let suffix = HostMatch::Suffix(".example.com".into());
     assert_eq!(hosts, [suffix, exact("[::1]"), exact("localhost")]);
-    assert_eq!(config.routes[0].path, PathMatch::Prefix("/api/".into()));
-    assert_eq!(config.routes[2].methods[0].as_str(), "PURGE");
+    assert_eq!(routes[0].path, PathMatch::Prefix("/api/".into()));
+    assert_eq!(routes[2].methods[0].as_str(), "PURGE");
+}
+
+#[test]
+fn upstreams_are_read_as_written() {
+    let config = parse(ALL);
     let milliseconds = Duration::from_millis;
     let [first, second] = &config.upstreams[..] else {
         panic!("{:?}", config.upstreams)
@@ -321,34 +340,22 @@ version: 1
 daemon: true
 error_log: /e
 pid_file: /p
-upgrade_sock: /s
 user: u
 group: g
 working_directory: /w
 threads: 4
 listener_tasks_per_fd: 2
 work_stealing: false
-runtime_enable_alt_timer: true
-ca_file: /c
 grace_period_seconds: 0
-graceful_shutdown_timeout_seconds: 3
 client_bind_to_ipv4: [10.0.0.1]
 client_bind_to_ipv6: ['::1']
 upstream_keepalive_pool_size: 5
 upstream_connect_offload_threadpools: 6
 upstream_connect_offload_thread_per_pool: 7
-downstream_tls_offload_threadpools: 8
-downstream_tls_offload_thread_per_pool: 9
-upstream_debug_ssl_keylog: true
 max_retries: 1
-upgrade_sock_connect_accept_max_retries: 11
 max_blocking_threads: 12
 blocking_threads_ttl_seconds: 13
 fast_timeout_to_tokio_threshold_seconds: null
-runtime_metrics_poll_time_histogram: true
-runtime_metrics_poll_time_histogram_scale: log
-runtime_metrics_poll_time_histogram_resolution_micros: 14
-runtime_metrics_poll_time_histogram_buckets: 15
 daemon_wait_for_ready: true
 daemon_ready_timeout_seconds: 16
 daemon_notify_timeout_seconds: 17
@@ -358,17 +365,26 @@ daemon_notify_timeout_seconds: 17
         parse(&format!("{LEAST}{text}")).server.server_conf(),
         theirs
     );
-    let keys = |text: &str| -> Vec<String> {
+    let keys = |text: &str| -> BTreeSet<String> {
         let lines = text.lines().filter_map(|line| line.split_once(':'));
-        let mut keys: Vec<String> = lines.map(|(key, _)| key.trim().to_owned()).collect();
-        keys.sort_unstable();
-        keys
+        lines.map(|(key, _)| key.trim().to_owned()).collect()
     };
+    let refused = WITHOUT_EFFECT.iter().map(|key| (*key).to_owned());
     assert_eq!(
-        keys(text),
+        keys(text)
+            .into_iter()
+            .chain(refused)
+            .collect::<BTreeSet<_>>(),
         keys(&ServerConf::default().to_yaml()),
         "a key is not in this test"
     );
+}
+
+#[test]
+fn all_that_pingora_has_by_default_may_be_written() {
+    let defaults = ServerConf::default().to_yaml();
+    let config = parse(&format!("{LEAST}{defaults}"));
+    assert_eq!(config.server.server_conf(), ServerConf::default());
 }
 
 #[test]
@@ -386,27 +402,47 @@ fn sections_may_be_left_empty_and_routes_may_share_a_place() {
 fn files_are_read_or_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.yaml");
-    let error = Config::load(&path).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot read {}", path.display()));
-    assert!(matches!(error, ConfigError::Read { .. }));
-    std::fs::write(&path, LEAST).unwrap();
-    assert_eq!(Config::load(&path).unwrap(), parse(LEAST));
-    std::fs::write(&path, "a: 1\n").unwrap();
-    let problem = format!("{}:1:1: maitred: missing", path.display());
-    assert!(
-        Config::load(&path)
-            .unwrap_err()
-            .to_string()
-            .contains(&problem)
+    let said = || Config::load(&path).unwrap_err().report("proxy");
+    let cannot = format!("proxy: cannot read {}", path.display());
+    assert_eq!(
+        said(),
+        format!("{cannot}: No such file or directory (os error 2)")
     );
-    std::fs::write(&path, [0xff]).unwrap();
-    assert!(matches!(Config::load(&path), Err(ConfigError::Read { .. })));
-    let large = vec![b'#'; FILE_BYTES_MAX as usize + 1];
-    std::fs::write(&path, large).unwrap();
-    let Err(ConfigError::Read { source, .. }) = Config::load(&path) else {
-        panic!()
-    };
-    assert_eq!(source.to_string(), "larger than 16 MiB");
+    fs::write(&path, "a: 1\n").unwrap();
+    let problem = format!("{}:1:1: maitred: missing", path.display());
+    assert!(said().contains(&problem), "{}", said());
+    fs::write(&path, "a: 1\nö: \u{fc}".as_bytes().split_last().unwrap().1).unwrap();
+    let problem = "2:4: not UTF-8: byte 0xc3 at offset 9";
+    assert_eq!(said(), format!("{}:{problem}", path.display()));
+    fs::write(&path, vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
+    assert_eq!(said(), format!("{cannot}: larger than 16 MiB"));
+    for text in [LEAST.to_owned(), format!("\u{feff}{LEAST}")] {
+        fs::write(&path, text).unwrap();
+        assert_eq!(Config::load(&path).unwrap(), parse(LEAST));
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for path in [&fifo, folder.path(), Path::new("/dev/zero")] {
+        let Err(ConfigError::Read { source, .. }) = Config::load(path) else {
+            panic!("{} was read", path.display())
+        };
+        let expected = "not a regular file; a pipe is read as /dev/stdin";
+        assert_eq!(source.to_string(), expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_pipe_that_is_handed_over_is_read() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(LEAST.as_bytes()).unwrap();
+    drop(writer);
+    let path = format!("/dev/fd/{}", reader.as_raw_fd());
+    assert_eq!(Config::load(Path::new(&path)).unwrap(), parse(LEAST));
 }
 
 #[test]
@@ -433,6 +469,19 @@ fn waits_of_the_poller_are_at_most_its_interval() {
     assert_eq!(times("interval: 20ms"), [20, 20, 20]);
     let written = "interval: 20s, fast_interval: 20s, timeout: 20s";
     assert_eq!(times(written), [20_000; 3]);
+}
+
+#[test]
+fn a_file_is_fresh_for_three_intervals_unless_told_otherwise() {
+    let stale_after = |lines: &str| parse(&ours(lines)).health.stale_after;
+    assert_eq!(stale_after("poller: { interval: 5s }"), Some(seconds(30)));
+    assert_eq!(stale_after("poller: { interval: 30s }"), Some(seconds(90)));
+    let jitter = "poller: { interval: 30s, jitter: 50% }";
+    assert_eq!(stale_after(jitter), Some(seconds(135)));
+    let off = "poller: { interval: 24h }\nhealth: { stale_after: off }";
+    assert_eq!(stale_after(off), None);
+    let quick = "poller: { interval: 500ms }\nhealth: { stale_after: 2s }";
+    assert_eq!(stale_after(quick), Some(seconds(2)));
 }
 
 #[test]

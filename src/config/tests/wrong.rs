@@ -122,7 +122,7 @@ fn the_top_level_is_checked() {
         ),
         (
             top("\"a b\\n\": 2"),
-            "c:8:1: \"a b\\n\": unknown key, expected one of version, daemon, error_log, pid_file, upgrade_sock, user, group, working_directory, threads, listener_tasks_per_fd, work_stealing, runtime_enable_alt_timer, ca_file, grace_period_seconds, graceful_shutdown_timeout_seconds, client_bind_to_ipv4, client_bind_to_ipv6, upstream_keepalive_pool_size, upstream_connect_offload_threadpools, upstream_connect_offload_thread_per_pool, downstream_tls_offload_threadpools, downstream_tls_offload_thread_per_pool, upstream_debug_ssl_keylog, max_retries, upgrade_sock_connect_accept_max_retries, max_blocking_threads, blocking_threads_ttl_seconds, fast_timeout_to_tokio_threshold_seconds, runtime_metrics_poll_time_histogram, runtime_metrics_poll_time_histogram_scale, runtime_metrics_poll_time_histogram_resolution_micros, runtime_metrics_poll_time_histogram_buckets, daemon_wait_for_ready, daemon_ready_timeout_seconds, daemon_notify_timeout_seconds, maitred",
+            "c:8:1: \"a b\\n\": unknown key, expected one of version, daemon, error_log, pid_file, user, group, working_directory, threads, listener_tasks_per_fd, work_stealing, grace_period_seconds, client_bind_to_ipv4, client_bind_to_ipv6, upstream_keepalive_pool_size, upstream_connect_offload_threadpools, upstream_connect_offload_thread_per_pool, max_retries, max_blocking_threads, blocking_threads_ttl_seconds, fast_timeout_to_tokio_threshold_seconds, daemon_wait_for_ready, daemon_ready_timeout_seconds, daemon_notify_timeout_seconds, upgrade_sock, upgrade_sock_connect_accept_max_retries, graceful_shutdown_timeout_seconds, ca_file, upstream_debug_ssl_keylog, downstream_tls_offload_threadpools, downstream_tls_offload_thread_per_pool, runtime_enable_alt_timer, runtime_metrics_poll_time_histogram, runtime_metrics_poll_time_histogram_scale, runtime_metrics_poll_time_histogram_resolution_micros, runtime_metrics_poll_time_histogram_buckets, maitred",
         ),
     ]);
 }
@@ -171,14 +171,50 @@ fn keys_of_pingora_are_checked() {
             "c:8:33: client_bind_to_ipv4[1]: \"::1\" is not an ipv4 address",
         ),
         (
-            top("runtime_metrics_poll_time_histogram_scale: big"),
-            "c:8:44: runtime_metrics_poll_time_histogram_scale: big is not one of linear, log",
+            top("upstream_keepalive_pool_size: 65537"),
+            "c:8:31: upstream_keepalive_pool_size: 65537 is not in 0..=65536",
         ),
         (
             top("daemon_ready_timeout_seconds: 0"),
             "c:8:31: daemon_ready_timeout_seconds: 0 is not in 1..=4294967295",
         ),
     ]);
+}
+
+#[test]
+fn keys_of_pingora_that_do_nothing_are_refused() {
+    assert_said([
+        (
+            top("ca_file: /etc/ssl/ca.pem"),
+            "c:8:10: ca_file: has no effect in maitred: it does not do TLS yet",
+        ),
+        (
+            top("upgrade_sock: /run/upgrade.sock"),
+            "c:8:15: upgrade_sock: has no effect in maitred: it does not hand its listeners on to a new process",
+        ),
+        (
+            top("graceful_shutdown_timeout_seconds: 5"),
+            "c:8:36: graceful_shutdown_timeout_seconds: has no effect in maitred: it ends with its last request, and when grace_period_seconds are over at the latest",
+        ),
+        (
+            top("runtime_enable_alt_timer: true"),
+            "c:8:27: runtime_enable_alt_timer: has no effect in maitred: it is not built with --cfg tokio_unstable",
+        ),
+        (
+            top("upstream_connect_offload_threadpools: 2"),
+            "c:8:39: upstream_connect_offload_threadpools: has no effect without upstream_connect_offload_thread_per_pool",
+        ),
+        (
+            top(
+                "upstream_connect_offload_threadpools: 0\nupstream_connect_offload_thread_per_pool: 2",
+            ),
+            "c:9:43: upstream_connect_offload_thread_per_pool: has no effect without upstream_connect_offload_threadpools",
+        ),
+    ]);
+    for key in WITHOUT_EFFECT {
+        let said = said(&top(&format!("{key}: 5")));
+        assert!(said.contains("has no effect in maitred"), "{said}");
+    }
 }
 
 #[test]
@@ -190,7 +226,7 @@ fn sections_of_ours_are_checked() {
         ),
         (
             ours("xyz: {}"),
-            "c:2:3: maitred.xyz: unknown key, expected one of listeners, admin, clients, health, poller, access_log, upstreams, routes",
+            "c:2:3: maitred.xyz: unknown key, expected one of listeners, admin, clients, poller, health, access_log, upstreams, routes",
         ),
         (
             ours("admin: { port: 1 }"),
@@ -371,6 +407,30 @@ fn freshness_is_checked() {
         (
             ours("health: { staleAfter: off }"),
             "c:2:13: maitred.health.staleAfter: unknown key, did you mean `stale_after`?",
+        ),
+    ]);
+}
+
+#[test]
+fn a_file_may_not_go_stale_between_two_rounds_of_the_poller() {
+    assert_said([
+        (
+            ours("health: { stale_after: 1s }\npoller: { interval: 3s }"),
+            "c:2:26: maitred.health.stale_after: 1s is not at least 6s, a round of the poller (interval 3s, jitter 0%, timeout 2s) and 1s: raise it or shorten those, or off",
+        ),
+        (
+            ours("health: { stale_after: 12999ms }"),
+            "c:2:26: maitred.health.stale_after: 12999ms is not at least 13s, a round of the poller (interval 10s, jitter 0%, timeout 2s) and 1s: raise it or shorten those, or off",
+        ),
+        (
+            ours("health: { stale_after: 13s }\npoller: { jitter: 1% }"),
+            "c:2:26: maitred.health.stale_after: 13s is not at least 13s 100ms, a round of the poller (interval 10s, jitter 1%, timeout 2s) and 1s: raise it or shorten those, or off",
+        ),
+        (ours("health: { stale_after: 13s }"), ""),
+        // One mistake is one problem.
+        (
+            ours("health: { stale_after: 1s }\npoller: { interval: 3 }"),
+            "c:3:23: maitred.poller.interval: 3 is not a duration such as 10s",
         ),
     ]);
 }
@@ -628,6 +688,14 @@ fn upstreams_and_backends_are_checked() {
         (
             backed("{ name: a, address: '127.0.0.1:0' }"),
             "c:7:31: maitred.upstreams.demo.backends[0].address: \"127.0.0.1:0\" is not an address with a port in 1..=65535",
+        ),
+        (
+            backed("{ name: a, address: 0.0.0.0:80 }"),
+            "c:7:31: maitred.upstreams.demo.backends[0].address: 0.0.0.0:80 is not an address of a server: it is one to listen on",
+        ),
+        (
+            backed("{ name: a, address: '[::]:80' }"),
+            "c:7:31: maitred.upstreams.demo.backends[0].address: \"[::]:80\" is not an address of a server: it is one to listen on",
         ),
         (
             backed("{ address: 127.0.0.1:80 }"),
