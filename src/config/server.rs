@@ -22,7 +22,8 @@ use super::section::{Section, code};
 /// A service's runtime starts this many threads at once.
 const THREADS_MAX: usize = 1024;
 const COUNT_MAX: usize = u32::MAX as usize;
-/// Pingora allocates room for all of them, per thread, when it starts.
+/// Pingora allocates room for all of them, per thread, when it starts. (And with no room at all it
+/// would keep every connection: it throws out the new one before it is in the pool.)
 const POOL_MAX: usize = 65_536;
 const SECONDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
 /// Where Pingora has no default of its own.
@@ -86,7 +87,7 @@ server_keys! {
     group: Option<String> = optional_text();
     /// Where a daemon runs. Default: `/`.
     working_directory: Option<PathBuf> = optional_file();
-    /// Threads of each service.
+    /// Threads that carry traffic.
     threads: usize = count(1..=THREADS_MAX);
     /// Tasks that accept on each listener.
     listener_tasks_per_fd: usize = count(1..=THREADS_MAX);
@@ -100,7 +101,7 @@ server_keys! {
     /// IPv6 addresses from which to connect to backends. Default: the system chooses.
     client_bind_to_ipv6: Vec<String> = ip_addresses(scalar::ip_address::<Ipv6Addr>("an ipv6 address"));
     /// How many idle connections to backends are kept, per thread.
-    upstream_keepalive_pool_size: usize = count(0..=POOL_MAX);
+    upstream_keepalive_pool_size: usize = count(1..=POOL_MAX);
     /// Thread pools that only connect to backends. Default: none.
     upstream_connect_offload_threadpools: Option<usize> = optional_integer(0..=THREADS_MAX);
     /// Threads in each of those. Default: none.

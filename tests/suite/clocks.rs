@@ -39,6 +39,7 @@ async fn an_hour_either_way_makes_no_report_stale_or_fresh() {
         .collect();
     let lb = proxy()
         .upstream("web", [&backend("a").start().await])
+        .poll_every(500.millis())
         .health_key("stale_after", "2s")
         .health_key("when_stale", "fail_closed")
         .run_by(&command)

@@ -1,17 +1,22 @@
 //! Every key of the configuration has a test in which it makes a difference that can be seen from
-//! outside. Most stand with what they are about; the table says where. The others stand here.
+//! outside. Most stand with what they are about; the table says where. The others stand here; of
+//! Pingora's, some make none that can be seen.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::harness::{Backend, Proxy, Site, Units, backend, free_port, get, load, proxy, until};
+use crate::harness::{
+    Backend, Client, Proxy, Room, Site, Units, backend, free_port, get, load, proxy, until,
+};
 
-/// Every key of ours, and the test that it makes a difference.
+/// Every key of ours and then of Pingora's, and the test that it makes a difference.
 const TESTS: &[(&str, &str)] = &[
     ("listeners[].bind", "keys::every_listener_serves"),
     (
@@ -188,6 +193,78 @@ const TESTS: &[(&str, &str)] = &[
         "upstreams.NAME.backends[].state",
         "keys::max_in_flight_weight_and_state_are_obeyed",
     ),
+    (
+        "daemon",
+        "keys::a_daemon_says_when_it_serves_and_where_it_is",
+    ),
+    (
+        "daemon_wait_for_ready",
+        "keys::a_daemon_says_when_it_serves_and_where_it_is",
+    ),
+    (
+        "error_log",
+        "keys::a_daemon_says_when_it_serves_and_where_it_is",
+    ),
+    (
+        "pid_file",
+        "keys::a_daemon_says_when_it_serves_and_where_it_is",
+    ),
+    (
+        "working_directory",
+        "keys::a_daemon_says_when_it_serves_and_where_it_is",
+    ),
+    ("user", "keys::a_daemon_becomes_who_it_is_told_to_be"),
+    ("group", "keys::a_daemon_becomes_who_it_is_told_to_be"),
+    ("threads", "keys::threads_are_as_many_as_are_asked_for"),
+    (
+        "upstream_connect_offload_threadpools",
+        "keys::threads_are_as_many_as_are_asked_for",
+    ),
+    (
+        "upstream_connect_offload_thread_per_pool",
+        "keys::threads_are_as_many_as_are_asked_for",
+    ),
+    (
+        "grace_period_seconds",
+        "stopping::a_request_that_never_ends_does_not_outlast_the_grace",
+    ),
+    (
+        "client_bind_to_ipv4",
+        "keys::connections_to_backends_come_from_where_they_are_told_to",
+    ),
+    (
+        "client_bind_to_ipv6",
+        "keys::connections_to_backends_come_from_where_they_are_told_to",
+    ),
+    (
+        "upstream_keepalive_pool_size",
+        "keys::a_full_pool_closes_the_connection_that_was_idle_longest",
+    ),
+    (
+        "max_retries",
+        "keys::one_attempt_is_all_where_no_more_are_allowed",
+    ),
+];
+
+/// The keys whose difference is not to be seen from outside, and why.
+const UNSEEN: &[(&str, &str)] = &[
+    ("version", "nobody looks at it"),
+    ("listener_tasks_per_fd", "who accepts shows in no answer"),
+    ("work_stealing", "there are as many threads either way"),
+    ("max_blocking_threads", "files and names need one at a time"),
+    ("blocking_threads_ttl_seconds", "it is about idle threads"),
+    (
+        "fast_timeout_to_tokio_threshold_seconds",
+        "a timer ends on time either way",
+    ),
+    (
+        "daemon_ready_timeout_seconds",
+        "a daemon that starts at all is ready at once",
+    ),
+    (
+        "daemon_notify_timeout_seconds",
+        "it is about a race between parent and child",
+    ),
 ];
 
 /// The keys in the tables of the documentation, which are made from the code.
@@ -201,9 +278,11 @@ fn documented() -> BTreeSet<String> {
     let mut section = None;
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("<!-- keys of ") {
-            section = name
-                .strip_suffix(" -->")
-                .and_then(|name| name.strip_prefix("maitred"));
+            let name = name.strip_suffix(" -->").unwrap();
+            section = Some(match name {
+                "top level" => "",
+                name => name.strip_prefix("maitred").unwrap(),
+            });
         } else if line == "<!-- end of keys -->" {
             section = None;
         }
@@ -223,8 +302,9 @@ fn documented() -> BTreeSet<String> {
 
 #[test]
 fn every_key_has_a_test_and_every_test_is_there() {
-    let tested: BTreeSet<_> = TESTS.iter().map(|(key, _)| (*key).to_owned()).collect();
-    assert_eq!(documented(), tested);
+    let tables = TESTS.iter().chain(UNSEEN);
+    let known: BTreeSet<_> = tables.map(|(key, _)| (*key).to_owned()).collect();
+    assert_eq!(documented(), known);
     for (key, test) in TESTS {
         let (module, name) = test.split_once("::").unwrap();
         let path = format!("{}/tests/suite/{module}.rs", env!("CARGO_MANIFEST_DIR"));
@@ -353,12 +433,9 @@ async fn max_in_flight_weight_and_state_are_obeyed() {
     assert_eq!((a.overlap(), b.overlap(), c.begun()), (4, 4, 0));
 }
 
-/// A Pingora key that is ours to obey, because we make the connections.
-#[tokio::test]
-async fn connections_to_backends_come_from_where_they_are_told_to() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port()))
-        .await
-        .unwrap();
+/// Takes connections and closes them; the other ends' addresses.
+async fn recorder(ip: IpAddr) -> (SocketAddr, Arc<Mutex<Vec<IpAddr>>>) {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&seen);
@@ -367,10 +444,26 @@ async fn connections_to_backends_come_from_where_they_are_told_to() {
             record.lock().unwrap().push(peer.ip());
         }
     });
-    let site = proxy().upstream("web", &one("a").await).site();
+    (address, seen)
+}
+
+/// Keys of Pingora that are ours to obey, because we make the connections.
+#[tokio::test]
+async fn connections_to_backends_come_from_where_they_are_told_to() {
+    let (v4, seen) = recorder(Ipv4Addr::LOCALHOST.into()).await;
+    let (v6, nobody) = recorder(Ipv6Addr::LOCALHOST.into()).await;
+    let site = proxy()
+        .upstream("web", &one("a").await)
+        .upstream("six", &one("b").await)
+        .request_timeout(1.secs())
+        .site();
     let lb = edited(site, |config| {
         config["client_bind_to_ipv4"] = json!(["127.0.0.5", "127.0.0.6"]);
-        config["maitred"]["upstreams"]["web"]["backends"][0]["address"] = json!(address);
+        // Not an address of ours: there is but one on this host for certain.
+        config["client_bind_to_ipv6"] = json!(["2001:db8::1"]);
+        let upstreams = &mut config["maitred"]["upstreams"];
+        upstreams["web"]["backends"][0]["address"] = json!(v4);
+        upstreams["six"]["backends"][0]["address"] = json!(v6);
     })
     .await;
     let expected: [IpAddr; 2] = ["127.0.0.5".parse().unwrap(), "127.0.0.6".parse().unwrap()];
@@ -380,10 +473,167 @@ async fn connections_to_backends_come_from_where_they_are_told_to() {
         expected.iter().all(|address| seen.contains(address))
     })
     .await;
-    assert!(
-        seen.lock()
-            .unwrap()
-            .iter()
-            .all(|address| expected.contains(address))
+    let seen = seen.lock().unwrap().clone();
+    assert!(seen.iter().all(|address| expected.contains(address)));
+    assert_eq!(lb.ask(get("/six")).await.status, 504);
+    assert_eq!(*nobody.lock().unwrap(), [] as [IpAddr; 0]);
+}
+
+#[tokio::test]
+async fn a_full_pool_closes_the_connection_that_was_idle_longest() {
+    for (size, connections) in [(128, 1), (1, 3)] {
+        let (a, b) = (backend("a").start().await, backend("b").start().await);
+        let site = proxy()
+            .upstream("web", [&a, &b])
+            .idle_timeout(30.secs())
+            .site();
+        let lb = edited(site, |config| {
+            config["threads"] = 1.into();
+            config["upstream_keepalive_pool_size"] = size.into();
+        })
+        .await;
+        for _ in 0..6 {
+            assert_eq!(lb.ask(get("/home")).await.status, 200);
+        }
+        assert_eq!([a.connections(), b.connections()], [connections; 2]);
+    }
+}
+
+#[tokio::test]
+async fn one_attempt_is_all_where_no_more_are_allowed() {
+    for (max_retries, all_are_good) in [(1_000, true), (1, false)] {
+        let (dead, good) = (backend("dead").start().await, backend("good").start().await);
+        let site = proxy().upstream("web", [&dead, &good]).site();
+        let lb = edited(site, |config| config["max_retries"] = max_retries.into()).await;
+        dead.kill().await;
+        let statuses = [
+            lb.ask(get("/home")).await.status,
+            lb.ask(get("/home")).await.status,
+        ];
+        assert_eq!(statuses == [200, 200], all_are_good, "{statuses:?}");
+    }
+}
+
+/// How many threads of a process have a name. The system keeps but its first 15 bytes.
+fn threads_called(id: u32, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+    // A thread may end meanwhile.
+    let names = names.map(Result::unwrap_or_default);
+    names.filter(|one| one.trim_end() == name).count()
+}
+
+#[tokio::test]
+async fn threads_are_as_many_as_are_asked_for() {
+    let site = proxy().upstream("web", &one("a").await).site();
+    let mut lb = edited(site, |config| {
+        config["threads"] = 5.into();
+        config["upstream_connect_offload_threadpools"] = 2.into();
+        config["upstream_connect_offload_thread_per_pool"] = 3.into();
+    })
+    .await;
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    let id = lb.program().id();
+    // The process's first thread has the same name.
+    assert_eq!(threads_called(id, "proxy"), 1 + 5);
+    assert_eq!(threads_called(id, "upstream connec"), 2 * 3);
+}
+
+/// A process that is no child of ours. Killed when dropped.
+struct Daemon(Pid);
+
+impl Daemon {
+    /// The process whose id a file gets.
+    async fn of(pid_file: &Path) -> Self {
+        let mut id = None;
+        until("the daemon writes its id", 5.secs(), async || {
+            let text = fs::read_to_string(pid_file).unwrap_or_default();
+            id = text.trim().parse().ok().and_then(Pid::from_raw);
+            id.is_some()
+        })
+        .await;
+        Self(id.unwrap())
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        format!("/proc/{}/{file}", self.0.as_raw_nonzero()).into()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_says_when_it_serves_and_where_it_is() {
+    let _room = Room::shared().await;
+    let site = proxy().upstream("web", &one("a").await).site();
+    let folder = site.path("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    site.edit_config(|config| {
+        config["daemon"] = true.into();
+        config["daemon_wait_for_ready"] = true.into();
+        config["pid_file"] = json!(site.path("proxy.pid"));
+        config["error_log"] = json!(site.path("errors"));
+        config["working_directory"] = json!(folder);
+    });
+    let mut parent = site.start_proxy();
+    assert_eq!(parent.wait_exit(10.secs()).await.0, Some(0));
+    let daemon = Daemon::of(&site.path("proxy.pid")).await;
+    site.says_ready().await;
+    assert_eq!(
+        get("/home").send_to(site.address()).await.unwrap().status,
+        200
     );
+    assert_eq!(fs::read_link(daemon.proc("cwd")).unwrap(), folder);
+    let log = fs::read_to_string(site.path("errors")).unwrap();
+    assert!(log.contains("listening"), "{log}");
+    kill_process(daemon.0, Signal::TERM).unwrap();
+    until("the daemon has ended", 5.secs(), async || {
+        Client::connect(site.admin()).await.is_err()
+    })
+    .await;
+}
+
+/// The number in the third field of a name's line of /etc/passwd or /etc/group.
+fn number_of(name: &str, file: &str) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let mut lines = text.lines().map(|line| line.split(':'));
+    let mut line = lines
+        .find(|line| line.clone().next() == Some(name))
+        .unwrap();
+    line.nth(2).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_daemon_becomes_who_it_is_told_to_be() {
+    if !geteuid().is_root() {
+        return eprintln!("only root can become somebody else");
+    }
+    let _room = Room::shared().await;
+    let site = proxy().upstream("web", &one("a").await).site();
+    site.edit_config(|config| {
+        config["daemon"] = true.into();
+        config["pid_file"] = json!(site.path("proxy.pid"));
+        config["user"] = "nobody".into();
+        config["group"] = "daemon".into();
+    });
+    let _parent = site.start_proxy();
+    let daemon = Daemon::of(&site.path("proxy.pid")).await;
+    let (user, group) = (
+        number_of("nobody", "/etc/passwd"),
+        number_of("daemon", "/etc/group"),
+    );
+    let expected = [
+        format!("Uid:\t{user}\t{user}\t{user}\t{user}"),
+        format!("Gid:\t{group}\t{group}\t{group}\t{group}"),
+    ];
+    until("it is somebody else", 5.secs(), async || {
+        let status = fs::read_to_string(daemon.proc("status")).unwrap();
+        expected.iter().all(|line| status.contains(line))
+    })
+    .await;
 }

@@ -172,7 +172,7 @@ fn keys_of_pingora_are_checked() {
         ),
         (
             top("upstream_keepalive_pool_size: 65537"),
-            "c:8:31: upstream_keepalive_pool_size: 65537 is not in 0..=65536",
+            "c:8:31: upstream_keepalive_pool_size: 65537 is not in 1..=65536",
         ),
         (
             top("daemon_ready_timeout_seconds: 0"),
