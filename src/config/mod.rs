@@ -144,8 +144,6 @@ impl Config {
         environment: environment::Lookup<'_>,
     ) -> Result<Self, ConfigError> {
         let notes = Notes::new(source_name);
-        // Some editors begin every file with a byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let config = match tree::parse(text) {
             Ok(mut root) => {
                 let place = Place::root(&root);

@@ -416,6 +416,7 @@ fn files_are_read_or_named() {
     assert_eq!(said(), format!("{}:{problem}", path.display()));
     fs::write(&path, vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
     assert_eq!(said(), format!("{cannot}: larger than 16 MiB"));
+    // The parser skips the byte order mark with which some editors begin a file.
     for text in [LEAST.to_owned(), format!("\u{feff}{LEAST}")] {
         fs::write(&path, text).unwrap();
         assert_eq!(Config::load(&path).unwrap(), parse(LEAST));
