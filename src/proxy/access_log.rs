@@ -117,12 +117,13 @@ impl AccessLog {
         }
     }
 
-    /// Waits until everything handed over so far is written, a second at the most.
+    /// Waits until everything handed over so far is written, five seconds at the most: a reader may be
+    /// slow, and the process must end.
     pub fn flush(&self) {
         let Some(events) = &self.events else { return };
         let (done, wait) = sync_channel(1);
         if events.try_send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+            let _ = wait.recv_timeout(Duration::from_secs(5));
         }
     }
 }

@@ -130,7 +130,8 @@ impl Proxy {
     async fn seat_again(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
         let upstream = context.upstream.clone().ok_or(Fault::Internal)?;
         if std::mem::take(&mut context.is_short) {
-            if context.ready.elapsed() > upstream.params().queue.timeout {
+            let params = upstream.params();
+            if context.ready.elapsed() > params.queue.timeout.min(params.timeouts.request) {
                 return Err(Fault::Internal);
             }
             tokio::time::sleep(SHORTAGE_PAUSE).await;
@@ -206,7 +207,10 @@ impl ProxyHttp for Proxy {
         let fault = if is_backends_fault {
             Fault::BadGateway
         } else {
-            tracing::error!(%error, "no connection, and not for a backend's fault");
+            // Once per request: it is tried again and again.
+            if context.record.retried.is_none() {
+                tracing::error!(%error, "no connection, and not for a backend's fault");
+            }
             context.is_short = true;
             Fault::Internal
         };

@@ -233,3 +233,24 @@ impl Server for Mute {
         self.listener.local_addr().unwrap()
     }
 }
+
+/// Where connections to backends come from is an address that this machine does not have: the proxy's own
+/// trouble, which may pass. It is waited for, but not for longer than a request may take.
+#[tokio::test]
+async fn a_shortage_of_the_proxy_itself_ends_with_the_time_of_the_request() {
+    let a = backend("a").start().await;
+    let site = proxy()
+        .upstream("web", [&a])
+        .request_timeout(500.millis())
+        .site();
+    site.edit_config(|config| {
+        config["client_bind_to_ipv4"] = serde_json::json!(["192.0.2.1"]);
+    });
+    let lb = site.started().await;
+    let begun = Instant::now();
+    let answer = lb.ask(get("/home")).await;
+    let took = begun.elapsed();
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(took >= 500.millis() && took < 5.secs(), "{took:?}");
+    assert_eq!(lb.log().matches("not for a backend's fault").count(), 1);
+}
