@@ -89,7 +89,10 @@ pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> Ht
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
     peer._address = socket_address(endpoint);
     peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.write_timeout = Some(timeouts.write);
+    // Of a TCP connection the kernel takes care, for less than a timer per write.
+    if let Some(Endpoint::Unix(_)) = endpoint {
+        peer.options.write_timeout = Some(timeouts.write);
+    }
     peer.options.idle_timeout = Some(timeouts.idle);
     peer.options.custom_l4 = Some(Arc::new(Connector::new(upstream)));
     peer
@@ -173,8 +176,9 @@ impl Connector {
         socket.connect(address).await
     }
 
-    /// When a write of a body times out, Pingora goes on reading, in case the backend has answered
-    /// early, and may read for ever. So the kernel ends the connection itself, for reads as well.
+    /// The kernel ends the connection when the backend takes nothing for so long. Pingora's own timeout
+    /// for writes would end only the writing: it goes on reading then, in case the backend has answered
+    /// early, and may read for ever.
     fn limit_writes(&self, stream: &TcpStream) {
         // Fails only on a socket that is none of TCP's.
         let _ = set_tcp_user_timeout(stream, self.write_timeout);
