@@ -1,11 +1,13 @@
 //! The temporary folder with the demo's configuration and health file, and its removal.
 //!
 //! Invariant: the folder is gone soon after the demo is, however the demo ends. A process of its own sees to
-//! that, the *sweeper*: it waits for the end of its standard input, whose other end only the demo holds and
-//! the kernel closes even after `kill -9`.
+//! that, the *sweeper*: it is told the folder on its standard input and waits for the end of that, whose other
+//! side only the demo holds and the kernel closes even after `kill -9`.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -36,16 +38,18 @@ impl Folder {
     /// # Errors
     /// When the system has no room for it.
     pub fn create() -> anyhow::Result<Self> {
+        let mut sweeper = Role::Sweeper
+            .command()?
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot start the sweeper")?;
         let folder = tempfile::Builder::new()
             .prefix("maitred-")
             .tempdir()
             .context("cannot make a temporary folder")?;
-        let sweeper = Role::Sweeper
-            .command()?
-            .arg(folder.path())
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("cannot start the sweeper")?;
+        if let Some(input) = &mut sweeper.stdin {
+            input.write_all(folder.path().as_os_str().as_bytes())?;
+        }
         let folder = Self {
             // From here on the sweeper removes it.
             path: folder.keep(),
@@ -81,13 +85,13 @@ fn all_healthy() -> String {
 }
 
 /// The sweeper's work.
-pub fn sweep(folder: &Path) {
-    let mut input = io::stdin().lock();
-    let mut piece = [0; 16];
-    // Nobody writes: the first thing that comes is the end, or an error that means as much.
-    while input.read(&mut piece).is_ok_and(|bytes| bytes > 0) {}
+pub fn sweep() {
+    let mut folder = Vec::new();
+    // What cannot be read any more has ended as well. Nothing was said if the demo got no folder.
+    let _ = io::stdin().lock().read_to_end(&mut folder);
+    let folder = PathBuf::from(OsString::from_vec(folder));
     for _ in 0..REMOVALS_MAX {
-        match fs::remove_dir_all(folder) {
+        match fs::remove_dir_all(&folder) {
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(_) => std::thread::sleep(REMOVAL_STEP),

@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ pub enum Role {
     Poller,
     /// The proxy, with a proxy's arguments.
     Proxy,
-    /// Removes the folder that is its argument; see [`folder`].
+    /// Removes the folder that it is told; see [`folder`].
     Sweeper,
 }
 
@@ -77,7 +76,7 @@ pub fn play(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let role = Role::named(arguments.next()?.to_str()?)?;
     let demo = arguments.next()?.to_str()?.parse().ok()?;
     if role == Role::Sweeper {
-        folder::sweep(Path::new(&arguments.next()?));
+        folder::sweep();
         return Some(ExitCode::SUCCESS);
     }
     if !end_with(demo) {

@@ -25,7 +25,7 @@ impl Columns {
     fn of(width: usize) -> Self {
         let (name, served, share) = (8, 7, 6);
         if width >= WIDE {
-            let (process, state, in_hand) = (8, 27, 16);
+            let (process, state, in_hand) = (8, 27, 8);
             let rest = width.saturating_sub(name + process + state + in_hand + served + share + 1);
             return Self {
                 name,
@@ -97,30 +97,27 @@ fn row(model: &Model, index: usize, columns: &Columns, theme: Theme) -> Line<'st
         Condition::Hangs | Condition::Ended if !is_wide => format!("{process}: {state}"),
         _ => state,
     };
+    let in_hand = backend.map_or_else(String::new, |backend| {
+        format!("{}/{}", backend.in_flight, backend.max_in_flight)
+    });
     let served = backend.map_or_else(String::new, |backend| grouped(backend.served));
     let share = model.recent_shares().map(|shares| shares[index]);
     let percent = share.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
-    let bar = bar(share.unwrap_or(0.0), columns.bar);
+    // A server that holds on to a request serves little, so its bar can be spared.
+    let last = match backend.map_or(0, |backend| backend.abandoned) {
+        0 => Span::styled(bar(share.unwrap_or(0.0), columns.bar), theme.bar()),
+        abandoned => Span::styled(format!("{abandoned} abandoned"), theme.warning()),
+    };
     Line::from(vec![
         Span::styled(left(SERVERS[index], columns.name), theme.strong()),
         Span::styled(left(&process, columns.process), process_style),
         Span::styled(left(&state, columns.state), state_style),
-        Span::raw(left(&in_hand(model, index, is_wide), columns.in_hand)),
+        Span::raw(left(&in_hand, columns.in_hand)),
         Span::raw(right(&served, columns.served)),
         Span::raw(right(&percent, columns.share)),
-        Span::styled(format!(" {bar}"), theme.bar()),
+        Span::raw(" "),
+        last,
     ])
-}
-
-fn in_hand(model: &Model, index: usize, is_wide: bool) -> String {
-    let Some(backend) = model.backend(index) else {
-        return String::new();
-    };
-    let taken = format!("{}/{}", backend.in_flight, backend.max_in_flight);
-    match backend.abandoned {
-        abandoned @ 1.. if is_wide => format!("{taken} {abandoned} abandoned"),
-        _ => taken,
-    }
 }
 
 /// A bar of at most `width` cells; the last one is cut to an eighth.

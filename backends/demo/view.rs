@@ -25,6 +25,10 @@ const INDENT: usize = 9;
 const BETWEEN: usize = 3;
 /// Fewer events than these, and empty lines are not worth their room.
 const EVENTS_MIN: usize = 4;
+/// As many events are worth more than any section above the rank.
+const EVENTS_WORTH: (usize, u8) = (3, 4);
+/// From here on there is room to say what a key does.
+const WORDY: usize = 60;
 
 /// Some lines that are shown together or not at all.
 struct Section {
@@ -62,10 +66,15 @@ fn fit(
     theme: Theme,
 ) -> Vec<Line<'static>> {
     let lines = |sections: &[Section]| sections.iter().map(|one| one.lines.len()).sum::<usize>();
-    while lines(&sections) > height && sections.len() > 1 {
+    loop {
         let ranks = sections.iter().enumerate();
         let last = ranks.max_by_key(|(_, section)| section.rank);
-        let Some((index, _)) = last else { break };
+        let Some((index, section)) = last else { break };
+        let (events, rank) = EVENTS_WORTH;
+        let events = if section.rank > rank { events } else { 0 };
+        if lines(&sections) + events <= height || section.rank == 0 {
+            break;
+        }
         sections.remove(index);
     }
     let left = height.saturating_sub(lines(&sections));
@@ -204,6 +213,24 @@ fn events(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
 }
 
 fn keys(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let items = if width < WORDY {
+        let few = [
+            "1 2 3 kill",
+            "s hang",
+            "d drain",
+            "p poller",
+            "+ -",
+            "q quit",
+        ];
+        few.map(str::to_owned).to_vec()
+    } else {
+        explained_keys(model)
+    };
+    let items = items.into_iter().map(|item| (item, theme.strong()));
+    flow("keys", items, width, theme)
+}
+
+fn explained_keys(model: &Model) -> Vec<String> {
     let hang = match model.hangs_or_would() {
         Some(index) if model.servers[index] == Condition::Hangs => {
             format!("s wakes {}", SERVERS[index])
@@ -211,26 +238,23 @@ fn keys(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
         Some(index) => format!("s hangs {}", SERVERS[index]),
         None => "s hangs nobody".to_owned(),
     };
+    let drain = match model.is_drained(DRAINED) {
+        false => format!("d drains {}", SERVERS[DRAINED]),
+        true => format!("d undrains {}", SERVERS[DRAINED]),
+    };
     let poller = match model.poller {
         Condition::Runs(_) => "p pauses the poller",
         Condition::Hangs => "p continues the poller",
         Condition::Ended => "p starts the poller",
     };
-    let drain = match model.is_drained(DRAINED) {
-        false => format!("d drains {}", SERVERS[DRAINED]),
-        true => format!("d undrains {}", SERVERS[DRAINED]),
-    };
-    let kill = "1 2 3 kill or revive a server".to_owned();
-    let last = ["+ - clients".to_owned(), "q quits".to_owned()];
-    let items = [kill, hang, drain, poller.to_owned()]
-        .into_iter()
-        .chain(last);
-    flow(
-        "keys",
-        items.map(|item| (item, theme.strong())),
-        width,
-        theme,
-    )
+    vec![
+        "1 2 3 kill or revive a server".to_owned(),
+        hang,
+        drain,
+        poller.to_owned(),
+        "+ - clients".to_owned(),
+        "q quits".to_owned(),
+    ]
 }
 
 fn by_hand(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
