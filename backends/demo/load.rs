@@ -23,7 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 200.
     Served,
@@ -31,12 +31,12 @@ pub enum Answer {
     TimedOut,
     /// 503: nobody is eligible, or the wait was too long.
     Refused,
-    /// Any other status, and no answer at all.
-    Failed,
+    /// Any other status, or no answer at all; in words.
+    Failed(String),
 }
 
 /// A request that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// How it ended.
     pub answer: Answer,
@@ -100,10 +100,11 @@ async fn client(
             }
         }
         let answered = ask(&mut client).await;
+        let is_served = answered.answer == Answer::Served;
         if answers.send(answered).await.is_err() {
             return;
         }
-        if answered.answer != Answer::Served {
+        if !is_served {
             sleep(PAUSE).await;
         }
     }
@@ -115,12 +116,20 @@ async fn ask(client: &mut http::Client) -> Answered {
         Ok(Ok((200, _))) => Answer::Served,
         Ok(Ok((503, _))) => Answer::Refused,
         Ok(Ok((504, _))) => Answer::TimedOut,
-        Ok(_) | Err(_) => Answer::Failed,
+        Ok(Ok((_, body))) => Answer::Failed(first_line(&body)),
+        Ok(Err(error)) => Answer::Failed(format!("{error:#}")),
+        Err(_) => Answer::Failed(format!("no answer for {} s", ANSWER_WITHIN.as_secs())),
     };
     Answered {
         answer,
         took: begun.elapsed(),
     }
+}
+
+/// The proxy begins its own answers with their status and reason.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -86,17 +86,19 @@ impl Model {
 
     /// Counts a request that is over.
     pub fn count(&mut self, now: Duration, answered: Answered) {
-        let counter = match answered.answer {
-            Answer::Served => &mut self.tally.served,
-            Answer::TimedOut => &mut self.tally.timed_out,
-            Answer::Refused => &mut self.tally.refused,
-            Answer::Failed => &mut self.tally.failed,
-        };
-        *counter += 1;
-        if answered.answer == Answer::Served {
-            self.recent.push_back((now, answered.took));
-            if self.recent.len() > RECENT_ANSWERS_MAX {
-                self.recent.pop_front();
+        match answered.answer {
+            Answer::Served => {
+                self.tally.served += 1;
+                self.recent.push_back((now, answered.took));
+                if self.recent.len() > RECENT_ANSWERS_MAX {
+                    self.recent.pop_front();
+                }
+            }
+            Answer::TimedOut => self.tally.timed_out += 1,
+            Answer::Refused => self.tally.refused += 1,
+            Answer::Failed(why) => {
+                self.tally.failed += 1;
+                self.note(now, format!("a request failed: {why}"));
             }
         }
     }
@@ -282,13 +284,19 @@ pub mod tests {
     #[test]
     fn each_kind_of_answer_is_counted_apart() {
         let mut model = model();
-        for answer in [Answer::TimedOut, Answer::Refused, Answer::Failed] {
+        for answer in [
+            Answer::TimedOut,
+            Answer::Refused,
+            Answer::Failed("502 reset".to_owned()),
+        ] {
             let took = seconds(1);
             model.count(seconds(1), Answered { answer, took });
         }
         let tally = model.tally;
         let counted = (tally.served, tally.timed_out, tally.refused, tally.failed);
         assert_eq!(counted, (0, 1, 1, 1));
+        let newest = model.events().next().unwrap();
+        assert_eq!(newest.what, "a request failed: 502 reset");
         assert_eq!(model.quantiles(), None);
     }
 

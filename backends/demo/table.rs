@@ -10,6 +10,9 @@ use crate::theme::Theme;
 /// From here on there is room for every column.
 const WIDE: usize = 72;
 
+/// Enough for bars, and for the word that takes their place.
+const BAR: usize = 14;
+
 /// The widths of the columns; those of width 0 are left out.
 struct Columns {
     name: usize,
@@ -26,16 +29,18 @@ impl Columns {
         let (name, served, share) = (8, 7, 6);
         if width >= WIDE {
             let (process, state, in_hand) = (8, 27, 8);
-            let rest = width.saturating_sub(name + process + state + in_hand + served + share + 1);
+            let fixed = name + process + state + in_hand + served + share + 1;
+            let rest = width.saturating_sub(fixed);
+            // Reasons can be longer than the usual ones (a poller's), so a wide screen gives them more.
+            let extra = rest.saturating_sub(BAR) / 3;
             return Self {
                 name,
                 process,
-                // What the reasons need; longer ones exist (a poller's), so a wide screen gives them more.
-                state: state + rest / 3,
+                state: state + extra,
                 in_hand,
                 served,
                 share,
-                bar: rest - rest / 3,
+                bar: rest - extra,
             };
         }
         let in_hand = 4;

@@ -396,8 +396,20 @@ async fn play(time: Duration) {
         tokio::time::sleep((random.below(120) as u64).millis()).await;
     }
     terminal.resize(80, 24);
-    let words = ["server1", "server2", "server3", "0 failed", "q quits"];
+    let words = ["server1", "server2", "server3", " failed", "q quits"];
     terminal.shows(&words, PATIENCE).await;
+    terminal.resize(120, 60);
+    terminal.shows(&["of the last 5 s"], PATIENCE).await;
+    let text = terminal.text();
+    // A request that three servers in a row were killed under is not sent to a fourth.
+    let mut failures = text
+        .lines()
+        .filter(|line| line.contains("a request failed"));
+    assert!(
+        failures.all(|line| line.contains("502 bad_gateway")),
+        "{text}"
+    );
+    println!("{text}");
     terminal.types("q");
     assert_eq!(terminal.wait_exit(PATIENCE).await.code(), Some(0));
     terminal.shows(&["requests: "], PATIENCE).await;

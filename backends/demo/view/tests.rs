@@ -68,7 +68,7 @@ fn everything_is_there_at_80_by_24() {
             "0:12",
             "server1 11      eligible",
             "server2 killed  it refuses connections",
-            "server3 hangs   eligible                    1/1       1,000   0 % 1 abandoned",
+            "server3 hangs   eligible                   1/1       1,000   0 % 1 abandoned",
             "1,234 100 % ████",
             "queue    3 waiting    ███",
             "6 clients   10.0 requests/s   p50 201 ms   p99 201 ms",
@@ -115,7 +115,11 @@ fn the_servers_are_the_last_to_go() {
 #[test]
 fn failures_and_their_kinds_are_told_apart() {
     let mut model = busy();
-    for answer in [Answer::Failed, Answer::TimedOut, Answer::Refused] {
+    for answer in [
+        Answer::Failed("502 reset".to_owned()),
+        Answer::TimedOut,
+        Answer::Refused,
+    ] {
         let took = seconds(2);
         model.count(seconds(12), Answered { answer, took });
     }
