@@ -74,8 +74,9 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         drop(self.sweeper.stdin.take());
-        // Our own child can be waited for, and what it could not remove is only temporary.
         let _ = self.sweeper.wait();
+        // Usually gone by now, but the sweeper may have been killed. What stays is only temporary.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

@@ -133,6 +133,7 @@ async fn it_serves_for_its_duration_without_a_failure_and_leaves_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "takes about 9 s"]
 async fn a_server_that_is_killed_and_revived_costs_no_request() {
     let place = Place::new().await;
     let mut demo = place.start("--script ..2..2.. --duration 9s");
@@ -150,6 +151,7 @@ async fn a_server_that_is_killed_and_revived_costs_no_request() {
 }
 
 #[tokio::test]
+#[ignore = "takes about 10 s"]
 async fn a_server_that_hangs_costs_the_one_request_that_it_has() {
     let place = Place::new().await;
     let mut demo = place.start("--script .s.....s --duration 10s");
@@ -169,6 +171,7 @@ async fn a_server_that_hangs_costs_the_one_request_that_it_has() {
 }
 
 #[tokio::test]
+#[ignore = "takes about 12 s"]
 async fn a_drained_server_and_a_paused_poller_cost_nothing() {
     let place = Place::new().await;
     let mut demo = place.start("--script .d.dp --duration 12s");
@@ -255,6 +258,7 @@ async fn signals_end_it_and_leave_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "takes about 6 s"]
 async fn kill_9_leaves_nothing_at_any_moment() {
     for wait in [0, 5, 20, 50, 100, 200, 400, 2500] {
         let place = Place::new().await;
@@ -329,6 +333,7 @@ async fn the_terminal_is_given_back_by_every_way_out() {
 }
 
 #[tokio::test]
+#[ignore = "takes about 10 s"]
 async fn keys_do_what_the_screen_says() {
     let place = Place::new().await;
     let mut terminal = place.start_in_terminal("");
