@@ -88,7 +88,7 @@ impl fmt::Display for Taken {
         }
         write!(
             formatter,
-            "choose five free ports in a row, for example: demo --base-port 18080"
+            "choose five free ports in a row, for example: cargo run --bin demo -- --base-port 18080"
         )
     }
 }
