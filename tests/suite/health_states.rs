@@ -63,6 +63,7 @@ async fn more_slots_in_the_file_go_to_those_who_wait() {
     let lb = proxy().upstream("web", [&a]).start().await;
     let loading = tokio::spawn(load(lb.address()).clients(5).requests_each(1).run());
     lb.has_waiting(4).await;
+    a.working_on(1).await;
     assert_eq!(a.overlap(), 1);
     says(
         &lb,
