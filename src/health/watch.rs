@@ -2,7 +2,8 @@
 //!
 //! Events of the file system (inotify) come from the *directory* of the file, not the file: a
 //! rename, a delete and recreate, or the swap of a link in the same directory (how Kubernetes
-//! updates a ConfigMap) put another file in its place. A look each second covers the rest: file
+//! updates a ConfigMap) put another file in its place. What happens to other names there matters only
+//! while ours is a link: each look reads the whole file. A look each second covers the rest: file
 //! systems without events, a directory that is missing or is recreated, a link whose target lies in
 //! another directory.
 //!
@@ -15,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
@@ -64,6 +66,7 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
             if rearm {
                 directory.arm();
             }
+            directory.note_link();
             (directory, look(&path, last.as_ref()))
         });
         let look = match looked.await {
@@ -96,6 +99,8 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
 struct Signals {
     wake: Notify,
     heard: Mutex<Heard>,
+    /// Whether the file was a symbolic link at the last look, which may go through other names.
+    is_link: AtomicBool,
 }
 
 /// What was heard since the last look began.
@@ -190,6 +195,12 @@ impl DirectoryWatch {
         }
     }
 
+    /// If it is a link from now on, an event of its own name says so.
+    fn note_link(&self) {
+        let is_link = self.directory.join(&self.name).is_symlink();
+        self.signals.is_link.store(is_link, Ordering::Relaxed);
+    }
+
     fn try_arm(&mut self) -> notify::Result<()> {
         let mut watcher = match self.watcher.take() {
             Some(watcher) => watcher,
@@ -204,7 +215,7 @@ impl DirectoryWatch {
         let (signals, name) = (self.signals.clone(), self.name.clone());
         move |event| match event {
             Ok(event) => {
-                if concerns(&event, &name) {
+                if concerns(&event, &name, signals.is_link.load(Ordering::Relaxed)) {
                     signals.hear(writer(&event, &name));
                 }
             }
@@ -215,11 +226,12 @@ impl DirectoryWatch {
 }
 
 /// Whether this event can mean that the file has changed.
-fn concerns(event: &Event, name: &OsStr) -> bool {
+fn concerns(event: &Event, name: &OsStr, is_link: bool) -> bool {
     match event.kind {
         // Another entry can be a link that ours goes through.
-        EventKind::Create(_) | EventKind::Remove(_) => true,
-        EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+            is_link || names(event, name)
+        }
         EventKind::Modify(_) => names(event, name),
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => names(event, name),
         // Our own looks open and close the file: to wake for those would never end.

@@ -372,25 +372,49 @@ fn our_own_looks_and_other_files_do_not_wake_the_watch() {
     let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
     let created = EventKind::Create(CreateKind::File);
     let removed = EventKind::Remove(RemoveKind::File);
+    // Whether it wakes the watch of a file, and of a link.
     let table = [
-        (ours(opened), false),
-        (ours(closed(AccessMode::Read)), false),
-        (ours(closed(AccessMode::Write)), true),
-        (ours(data), true),
-        (other(closed(AccessMode::Write)), false),
-        (other(data), false),
-        (other(renamed), true),
-        (other(created), true),
-        (other(removed), true),
-        (Event::new(EventKind::Other).set_flag(Flag::Rescan), true),
+        (ours(opened), [false, false]),
+        (ours(closed(AccessMode::Read)), [false, false]),
+        (ours(closed(AccessMode::Write)), [true, true]),
+        (ours(data), [true, true]),
+        (ours(renamed), [true, true]),
+        (ours(created), [true, true]),
+        (ours(removed), [true, true]),
+        (other(closed(AccessMode::Write)), [false, false]),
+        (other(data), [false, false]),
+        (other(renamed), [false, true]),
+        (other(created), [false, true]),
+        (other(removed), [false, true]),
+        (
+            Event::new(EventKind::Other).set_flag(Flag::Rescan),
+            [true, true],
+        ),
     ];
     for (event, expected) in table {
-        assert_eq!(
-            concerns(&event, OsStr::new("health.json")),
-            expected,
-            "{event:?}"
-        );
+        let wakes =
+            [false, true].map(|is_link| concerns(&event, OsStr::new("health.json"), is_link));
+        assert_eq!(wakes, expected, "{event:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_becomes_a_link_is_watched_as_one() {
+    let mut watched = Watched::good();
+    watched.sees_at_once(rename).await;
+    let swap = |directory: &Path, healthy: bool| {
+        fs::write(directory.join(format!("{healthy}")), says(healthy)).unwrap();
+        symlink(format!("{healthy}"), directory.join("new")).unwrap();
+        fs::rename(directory.join("new"), directory.join("current")).unwrap();
+    };
+    let directory = watched.directory.path();
+    swap(directory, true);
+    symlink("current", directory.join("link")).unwrap();
+    fs::rename(directory.join("link"), &watched.path).unwrap();
+    watched.until_a_is(true).await;
+    watched
+        .sees_at_once(|path, healthy| swap(path.parent().unwrap(), healthy))
+        .await;
 }
 
 #[test]
