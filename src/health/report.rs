@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -24,11 +25,23 @@ use super::json::{Json, checked};
 /// The largest health file that is read, in bytes: 16 MiB, some hundred thousand backends.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The longest name that a file may say something about, in bytes: far more than a backend's can have.
+pub(super) const NAME_BYTES_MAX: usize = 256;
+
+/// How much of a reason is taken in, in bytes. A long one is no reason to refuse a report.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// How much of the file a message quotes, in bytes, give or take a character.
+const QUOTE_BYTES_MAX: usize = 100;
+
 /// How many unknown fields a report remembers by name.
 const UNKNOWN_FIELDS_MAX: usize = 8;
 
 /// The fields that the object of a backend may have.
-const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+pub(super) const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+
+/// What some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 const SLOTS: RangeInclusive<u32> = 1..=10_000;
@@ -52,7 +65,7 @@ struct UnknownFields {
 pub struct Verdict {
     /// Whether it is well.
     pub healthy: bool,
-    /// The writer's reason, for a person.
+    /// The writer's reason, for a person: at most 1024 bytes, the rest cut off, and no control character.
     pub reason: Option<Box<str>>,
     /// Whether it may be given new requests while it is well.
     pub state: State,
@@ -149,7 +162,7 @@ impl Verdict {
         match (field, value) {
             ("healthy", Json::Bool(healthy)) => self.healthy = *healthy,
             ("healthy", _) => return Err("true or false".to_owned()),
-            ("reason", Json::String(reason)) => self.reason = Some(reason.as_str().into()),
+            ("reason", Json::String(reason)) => self.reason = Some(presentable(reason).into()),
             ("reason", _) => return Err("a string".to_owned()),
             ("weight", value) => self.weight = Some(whole_number(value, WEIGHTS)?),
             ("max_in_flight", value) => self.max_in_flight = Some(whole_number(value, SLOTS)?),
@@ -163,9 +176,15 @@ impl UnknownFields {
     fn add(&mut self, path: String) {
         self.count += 1;
         if self.first.len() < UNKNOWN_FIELDS_MAX {
-            self.first.push(path);
+            self.first
+                .push(shortened(&path, QUOTE_BYTES_MAX).into_owned());
         }
     }
+}
+
+/// Whether a reader accepts this value in the object of a backend; of a field that nobody knows, any.
+pub(super) fn accepts(field: &str, value: &Json) -> bool {
+    !FIELDS.contains(&field) || Verdict::default().set(field, value).is_ok()
 }
 
 /// Any JSON object, for the writer: its entries in the order of the file, duplicates included.
@@ -192,6 +211,10 @@ impl<'de> Visitor<'de> for ReportVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Report, A::Error> {
         let mut report = Report::default();
         while let Some(name) = access.next_key::<Box<str>>()? {
+            if name.len() > NAME_BYTES_MAX {
+                let problem = format!("{}: longer than {NAME_BYTES_MAX} bytes", quoted(&name));
+                return Err(Error::custom(problem));
+            }
             if report.verdicts.contains_key(&name) {
                 return Err(Error::custom(is_there_twice(&name)));
             }
@@ -264,8 +287,8 @@ impl<'de> Visitor<'de> for VerdictVisitor<'_> {
             met.push(field);
         }
         if !met.iter().any(|field| field == "healthy") {
-            let path = format!("{}.healthy", self.name);
-            let problem = format!("{path:?}: expected true or false, found nothing");
+            let path = quoted(&format!("{}.healthy", self.name));
+            let problem = format!("{path}: expected true or false, found nothing");
             return Err(Error::custom(problem));
         }
         Ok(verdict)
@@ -320,16 +343,49 @@ fn state(value: &Json) -> Result<State, String> {
 }
 
 fn wrong(path: &str, expected: &str, found: &Json) -> String {
-    format!("{path:?}: expected {expected}, found {}", found.found())
+    let path = quoted(path);
+    format!("{path}: expected {expected}, found {}", found.found())
 }
 
 fn is_there_twice(path: &str) -> String {
-    format!("{path:?} is there twice")
+    format!("{} is there twice", quoted(path))
+}
+
+/// What a file says, as a message may quote it: with nothing in it that a terminal obeys or that could
+/// pass for another line of the log, and not much of it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown = format!("{:?}", shortened(text, QUOTE_BYTES_MAX));
+    // A character may be escaped by as many as ten.
+    if shown.len() > 2 * QUOTE_BYTES_MAX {
+        shown = format!("{}\"", shortened(&shown, QUOTE_BYTES_MAX));
+    }
+    shown
+}
+
+/// A reason on one line, however long and whatever is in it: it goes to logs and to clients.
+fn presentable(reason: &str) -> String {
+    shortened(reason, REASON_BYTES_MAX).replace(char::is_control, " ")
+}
+
+/// At most this many bytes; `…` says that there were more.
+fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    let end = text.floor_char_boundary(bytes_max - '…'.len_utf8());
+    format!("{}…", &text[..end]).into()
 }
 
 fn text(bytes: &[u8]) -> Result<&str, ReportError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ReportError::TooLong);
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Err(ReportError::Invalid {
+            line: 1,
+            column: 1,
+            problem: "begins with a byte order mark, which JSON does not have".to_owned(),
+        });
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
@@ -348,11 +404,13 @@ fn invalid(error: &serde_json::Error) -> ReportError {
     // serde_json ends its text with the position, which our own begins with.
     let position = format!(" at line {line} column {column}");
     let problem = text.strip_suffix(&position).unwrap_or(&text);
+    // Ours are short; of a string that stands where the object should, serde quotes all.
+    let problem = shortened(problem, 4 * QUOTE_BYTES_MAX);
     ReportError::Invalid {
         line,
         column,
         problem: match error.classify() {
-            Category::Data => problem.to_owned(),
+            Category::Data => problem.into_owned(),
             _ => format!("not JSON: {problem}"),
         },
     }

@@ -196,6 +196,60 @@ fn says_what_each_field_may_be() {
 }
 
 #[test]
+fn a_reason_is_cut_and_kept_on_one_line() {
+    let reason = |text: &str| {
+        let text = serde_json::json!({ "a": { "healthy": true, "reason": text } }).to_string();
+        let report = Report::parse(text.as_bytes()).unwrap();
+        report.verdict("a").unwrap().reason.clone().unwrap()
+    };
+    assert_eq!(&*reason("x\r\nERROR \u{1b}[31m\u{9b}y"), "x  ERROR  [31m y");
+    for (unit, length) in [("x", 1024), ("ä", 1023), ("\u{1f600}", 1023)] {
+        let short = unit.repeat(1024 / unit.len());
+        assert_eq!(*reason(&short), short);
+        let cut = reason(&unit.repeat(2000));
+        assert_eq!(cut.len(), length, "{cut}");
+        assert!(cut.starts_with(unit) && cut.ends_with('…'));
+    }
+}
+
+#[test]
+fn a_message_quotes_little_and_nothing_that_a_terminal_obeys() {
+    let long = "x".repeat(1 << 20);
+    let nasty = "\\u001b\\n\\u009b".repeat(1 << 10);
+    let just = "x".repeat(NAME_BYTES_MAX);
+    for (name, problem) in [
+        (just.as_str(), "expected"),
+        (&long, "longer than 256 bytes"),
+        (&nasty, "longer than 256 bytes"),
+        ("\\u001b[2J\\n", "expected"),
+    ] {
+        for text in [
+            format!("{{\"{name}\": 1}}"),
+            format!("{{\"a\": {{\"healthy\": true, \"weight\": \"{name}\"}}}}"),
+            format!("\"{name}\""),
+        ] {
+            let error = error(&text);
+            assert!(error.len() < 500, "{} bytes", error.len());
+            assert!(!error.contains(char::is_control), "{error:?}");
+            assert!(!text.starts_with("{\"a") || error.contains("expected"));
+        }
+        let error = error(&format!("{{\"{name}\": 1}}"));
+        assert!(error.contains(problem) && error.len() < 250, "{error}");
+    }
+    let text = format!("{{\"{just}\": {{\"healthy\": true, \"{long}\": 1}}}}");
+    let report = Report::parse(text.as_bytes()).unwrap();
+    assert_eq!(report.unknown_fields().next().unwrap().len(), 100);
+}
+
+#[test]
+fn a_byte_order_mark_is_called_one() {
+    assert_eq!(
+        error("\u{feff}{}"),
+        "line 1, column 1: begins with a byte order mark, which JSON does not have"
+    );
+}
+
+#[test]
 fn refuses_what_is_not_text_or_too_long() {
     let error = Report::parse(b"{\n\"\xff\": true}").unwrap_err();
     assert_eq!(error.to_string(), "line 2, column 2: not UTF-8");
@@ -291,7 +345,7 @@ mod reference {
             healthy: field("healthy")?.1.as_bool()?,
             reason: match field("reason") {
                 None => None,
-                Some((_, value)) => Some(value.as_str()?.into()),
+                Some((_, value)) => Some(value.as_str()?.replace(char::is_control, " ").into()),
             },
             weight: within("weight", 1000)?,
             max_in_flight: within("max_in_flight", 10_000)?,
