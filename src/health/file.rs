@@ -160,6 +160,15 @@ pub(super) struct Place {
     inode: u64,
 }
 
+/// Differs between any two writings, as far as the file system's clock can tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    place: Place,
+    bytes: u64,
+    pub(super) modified: (i64, i64),
+    changed: (i64, i64),
+}
+
 /// Good content that its writer may not be done with.
 struct Unsettled {
     good: Good,
@@ -367,13 +376,30 @@ impl Good {
     }
 }
 
+impl Place {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+impl Version {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            place: Place::of(metadata),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
-            place: Place {
-                device: metadata.dev(),
-                inode: metadata.ino(),
-            },
+            place: Place::of(metadata),
             seconds: metadata.mtime(),
             nanoseconds: metadata.mtime_nsec(),
         }
@@ -419,8 +445,13 @@ pub(super) fn look(path: &Path, last: Option<&Arc<Content>>) -> Look {
         content,
         stamp,
         modified,
-        changed: modified.max(status_change(&metadata)),
+        changed: changed(&metadata),
     })
+}
+
+/// When the file became what it is: the later of its modification and its status change.
+pub(super) fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    metadata.modified().ok().max(status_change(metadata))
 }
 
 /// When the inode was last changed, by a rename for example; `None` before 1970.
@@ -452,25 +483,14 @@ pub(super) fn read_regular(path: &Path) -> Result<(Vec<u8>, Metadata), FileError
             .read_to_end(&mut bytes)
             .map_err(FileError::from)?;
         let after = file.metadata().map_err(FileError::from)?;
-        if version(&before) == version(&after) {
+        if Version::of(&before) == Version::of(&after) {
             return Ok((bytes, after));
         }
         if reads == READS_MAX {
-            return Err(FileError::Restless(Stamp::of(&after).place));
+            return Err(FileError::Restless(Place::of(&after)));
         }
         reads += 1;
     }
-}
-
-/// Changes with each write, to the precision of the file system's clock.
-fn version(metadata: &Metadata) -> [i64; 5] {
-    [
-        metadata.size().cast_signed(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    ]
 }
 
 impl From<io::Error> for FileError {
