@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// later would make old verdicts look fresh.
 const TRY_FOR: Duration = Duration::from_secs(30);
 
-/// How often to try a file that another poller writes.
+/// How often to look again at a file that somebody else, or another poller, is at.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The health file of a running poller. While it lives, no other poller writes the file.
@@ -148,6 +148,7 @@ impl PolledFile {
             self.tell(Some(with_causes(&error)));
         }
         wait.filter(|_| waited < TRY_FOR)
+            .map(|wait| wait.min(RETRY))
     }
 
     async fn with_writer<T: Send + 'static>(
