@@ -372,7 +372,10 @@ fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return text.into();
     }
-    let end = text.floor_char_boundary(bytes_max - '…'.len_utf8());
+    let mut end = bytes_max - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
     format!("{}…", &text[..end]).into()
 }
 
