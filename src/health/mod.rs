@@ -20,4 +20,4 @@ pub use file::{FileEvent, FileState, HealthFile};
 pub use report::{FILE_BYTES_MAX, Report, ReportError, State, Verdict};
 pub use ruling::{Ruling, Standing, WhenMissing, WhenStale};
 pub use watch::watch;
-pub use writer::{Judged, LockError, Writer};
+pub use writer::{Judged, LockError, WriteError, Writer};

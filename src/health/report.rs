@@ -8,6 +8,10 @@
 //! backend that someone meant to take out. It is checked while it is parsed, so that every complaint
 //! has a line and a column.
 
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -21,11 +25,23 @@ use super::json::{Json, checked};
 /// The largest health file that is read, in bytes: 16 MiB, some hundred thousand backends.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The longest name that a file may say something about, in bytes: far more than a backend's can have.
+pub(super) const NAME_BYTES_MAX: usize = 256;
+
+/// How much of a reason is taken in, in bytes. A long one is no reason to refuse a report.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// How much of the file a message quotes, in bytes, give or take a character.
+const QUOTE_BYTES_MAX: usize = 100;
+
 /// How many unknown fields a report remembers by name.
 const UNKNOWN_FIELDS_MAX: usize = 8;
 
 /// The fields that the object of a backend may have.
-const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+pub(super) const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+
+/// What some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 const SLOTS: RangeInclusive<u32> = 1..=10_000;
@@ -49,7 +65,7 @@ struct UnknownFields {
 pub struct Verdict {
     /// Whether it is well.
     pub healthy: bool,
-    /// The writer's reason, for a person.
+    /// The writer's reason, for a person: at most 1024 bytes, the rest cut off, and no control character.
     pub reason: Option<Box<str>>,
     /// Whether it may be given new requests while it is well.
     pub state: State,
@@ -146,7 +162,7 @@ impl Verdict {
         match (field, value) {
             ("healthy", Json::Bool(healthy)) => self.healthy = *healthy,
             ("healthy", _) => return Err("true or false".to_owned()),
-            ("reason", Json::String(reason)) => self.reason = Some(reason.as_str().into()),
+            ("reason", Json::String(reason)) => self.reason = Some(presentable(reason).into()),
             ("reason", _) => return Err("a string".to_owned()),
             ("weight", value) => self.weight = Some(whole_number(value, WEIGHTS)?),
             ("max_in_flight", value) => self.max_in_flight = Some(whole_number(value, SLOTS)?),
@@ -160,9 +176,15 @@ impl UnknownFields {
     fn add(&mut self, path: String) {
         self.count += 1;
         if self.first.len() < UNKNOWN_FIELDS_MAX {
-            self.first.push(path);
+            self.first
+                .push(shortened(&path, QUOTE_BYTES_MAX).into_owned());
         }
     }
+}
+
+/// Whether a reader accepts this value in the object of a backend; of a field that nobody knows, any.
+pub(super) fn accepts(field: &str, value: &Json) -> bool {
+    !FIELDS.contains(&field) || Verdict::default().set(field, value).is_ok()
 }
 
 /// Any JSON object, for the writer: its entries in the order of the file, duplicates included.
@@ -189,6 +211,10 @@ impl<'de> Visitor<'de> for ReportVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Report, A::Error> {
         let mut report = Report::default();
         while let Some(name) = access.next_key::<Box<str>>()? {
+            if name.len() > NAME_BYTES_MAX {
+                let problem = format!("{}: longer than {NAME_BYTES_MAX} bytes", quoted(&name));
+                return Err(Error::custom(problem));
+            }
             if report.verdicts.contains_key(&name) {
                 return Err(Error::custom(is_there_twice(&name)));
             }
@@ -261,8 +287,8 @@ impl<'de> Visitor<'de> for VerdictVisitor<'_> {
             met.push(field);
         }
         if !met.iter().any(|field| field == "healthy") {
-            let path = format!("{}.healthy", self.name);
-            let problem = format!("{path:?}: expected true or false, found nothing");
+            let path = quoted(&format!("{}.healthy", self.name));
+            let problem = format!("{path}: expected true or false, found nothing");
             return Err(Error::custom(problem));
         }
         Ok(verdict)
@@ -317,16 +343,52 @@ fn state(value: &Json) -> Result<State, String> {
 }
 
 fn wrong(path: &str, expected: &str, found: &Json) -> String {
-    format!("{path:?}: expected {expected}, found {}", found.found())
+    let path = quoted(path);
+    format!("{path}: expected {expected}, found {}", found.found())
 }
 
 fn is_there_twice(path: &str) -> String {
-    format!("{path:?} is there twice")
+    format!("{} is there twice", quoted(path))
+}
+
+/// What a file says, as a message may quote it: with nothing in it that a terminal obeys or that could
+/// pass for another line of the log, and not much of it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown = format!("{:?}", shortened(text, QUOTE_BYTES_MAX));
+    // A character may be escaped by as many as ten.
+    if shown.len() > 2 * QUOTE_BYTES_MAX {
+        shown = format!("{}\"", shortened(&shown, QUOTE_BYTES_MAX));
+    }
+    shown
+}
+
+/// A reason on one line, however long and whatever is in it: it goes to logs and to clients.
+fn presentable(reason: &str) -> String {
+    shortened(reason, REASON_BYTES_MAX).replace(char::is_control, " ")
+}
+
+/// At most this many bytes; `…` says that there were more.
+fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    let mut end = bytes_max - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end]).into()
 }
 
 fn text(bytes: &[u8]) -> Result<&str, ReportError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ReportError::TooLong);
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Err(ReportError::Invalid {
+            line: 1,
+            column: 1,
+            problem: "begins with a byte order mark, which JSON does not have".to_owned(),
+        });
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
@@ -345,400 +407,14 @@ fn invalid(error: &serde_json::Error) -> ReportError {
     // serde_json ends its text with the position, which our own begins with.
     let position = format!(" at line {line} column {column}");
     let problem = text.strip_suffix(&position).unwrap_or(&text);
+    // Ours are short; of a string that stands where the object should, serde quotes all.
+    let problem = shortened(problem, 4 * QUOTE_BYTES_MAX);
     ReportError::Invalid {
         line,
         column,
         problem: match error.classify() {
-            Category::Data => problem.to_owned(),
+            Category::Data => problem.into_owned(),
             _ => format!("not JSON: {problem}"),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn error(text: &str) -> String {
-        Report::parse(text.as_bytes()).unwrap_err().to_string()
-    }
-
-    const OBJECT: &str = r#"{
-      "a": { "healthy": false, "reason": "no answer", "weight": 1000, "max_in_flight": 10000, "state": "drain" },
-      "b": { "state": "maint", "healthy": true, "weight": 1, "max_in_flight": 1 }, "c": true }"#;
-
-    #[test]
-    fn reads_booleans_and_objects() {
-        let report = Report::parse(OBJECT.as_bytes()).unwrap();
-        assert_eq!(report.names().collect::<Vec<_>>(), ["a", "b", "c"]);
-        let a = Verdict {
-            healthy: false,
-            reason: Some("no answer".into()),
-            state: State::Drain,
-            weight: Some(1000),
-            max_in_flight: Some(10_000),
-        };
-        assert_eq!(report.verdict("a"), Some(&a));
-        let b = Verdict {
-            healthy: true,
-            reason: None,
-            state: State::Maint,
-            weight: Some(1),
-            max_in_flight: Some(1),
-        };
-        assert_eq!(report.verdict("b"), Some(&b));
-        let c = Verdict {
-            healthy: true,
-            ..Verdict::default()
-        };
-        assert_eq!(report.verdict("c"), Some(&c));
-        assert_eq!(report.verdict("d"), None);
-        assert_eq!(report.unknown_field_count(), 0);
-    }
-
-    #[test]
-    fn an_empty_object_is_the_empty_report() {
-        assert_eq!(Report::parse(b"{}").unwrap(), Report::default());
-    }
-
-    #[test]
-    fn unknown_fields_are_remembered_up_to_a_limit() {
-        let text = r#"{"a": {"colour": {"healthy": 1}, "healthy": true}, "b": {"healthy": true, "Weight": 0}}"#;
-        let report = Report::parse(text.as_bytes()).unwrap();
-        assert!(report.unknown_fields().eq(["a.colour", "b.Weight"]));
-        assert_eq!(report.unknown_field_count(), 2);
-        let many: String = (0..20).map(|number| format!(", \"{number}\": 0")).collect();
-        let report = Report::parse(format!("{{\"a\": {{\"healthy\": true{many}}}}}").as_bytes());
-        let report = report.unwrap();
-        assert_eq!(report.unknown_fields().count(), UNKNOWN_FIELDS_MAX);
-        assert_eq!(report.unknown_field_count(), 20);
-    }
-
-    #[test]
-    fn says_what_is_no_report_and_where() {
-        let table = [
-            ("", "1, column 0: not JSON: EOF while parsing a value"),
-            (
-                "{\"a\": true,\n \"b\": maybe}",
-                "2, column 7: not JSON: expected value",
-            ),
-            (
-                "{\"a\": true",
-                "1, column 10: not JSON: EOF while parsing an object",
-            ),
-            (
-                "{\"a\": true} x",
-                "1, column 13: not JSON: trailing characters",
-            ),
-            (
-                "[true]",
-                "1, column 0: invalid type: sequence, expected an object with a key for each backend",
-            ),
-            (
-                "true",
-                "1, column 4: invalid type: boolean `true`, expected an object with a key for each backend",
-            ),
-            (
-                "{\"a\": true,\n\"b\": true,\n\"a\": true}",
-                "3, column 3: \"a\" is there twice",
-            ),
-            (
-                "{\n\"a\": {\n\"healthy\": true,\n\"healthy\": true\n}}",
-                "4, column 9: \"a.healthy\" is there twice",
-            ),
-            (
-                r#"{"a": true, "\u0061": false}"#,
-                r#"1, column 20: "a" is there twice"#,
-            ),
-            (
-                "{\"a\": {\n}}",
-                "2, column 1: \"a.healthy\": expected true or false, found nothing",
-            ),
-            (
-                "{\"a at line 1 column 1\": 1}",
-                "1, column 26: \"a at line 1 column 1\": expected true, false or an object, found 1",
-            ),
-        ];
-        for (text, expected) in table {
-            assert_eq!(error(text), format!("line {expected}"), "{text}");
-        }
-    }
-
-    #[test]
-    fn says_what_a_backend_may_be() {
-        let long = format!("\"{}\"", "x".repeat(100));
-        let table = [
-            ("1", "1"),
-            ("-1", "-1"),
-            ("0.5", "0.5"),
-            ("null", "null"),
-            ("\"true\"", "\"true\""),
-            (&long, "a long string"),
-            ("[true]", "an array"),
-        ];
-        for (value, found) in table {
-            let text = format!("{{\n  \"a\": {value}\n}}");
-            let error = error(&text);
-            let (position, problem) = error.split_once(": ").unwrap();
-            assert!(position.starts_with("line 2, column "), "{position}");
-            let expected = format!("\"a\": expected true, false or an object, found {found}");
-            assert_eq!(problem, expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn says_what_each_field_may_be() {
-        let table = [
-            ("healthy", "1", "true or false, found 1"),
-            ("healthy", "null", "true or false, found null"),
-            ("reason", "3", "a string, found 3"),
-            ("reason", "null", "a string, found null"),
-            ("weight", "0", "a whole number in 1..=1000, found 0"),
-            ("weight", "1001", "a whole number in 1..=1000, found 1001"),
-            ("weight", "1.0", "a whole number in 1..=1000, found 1.0"),
-            (
-                "weight",
-                "4294967297",
-                "a whole number in 1..=1000, found 4294967297",
-            ),
-            ("weight", "true", "a whole number in 1..=1000, found true"),
-            (
-                "max_in_flight",
-                "10001",
-                "a whole number in 1..=10000, found 10001",
-            ),
-            (
-                "max_in_flight",
-                "-1",
-                "a whole number in 1..=10000, found -1",
-            ),
-            (
-                "max_in_flight",
-                "{}",
-                "a whole number in 1..=10000, found an object",
-            ),
-            (
-                "state",
-                "\"down\"",
-                r#""ready", "drain" or "maint", found "down""#,
-            ),
-            (
-                "state",
-                "[]",
-                r#""ready", "drain" or "maint", found an array"#,
-            ),
-        ];
-        for (field, value, expected) in table {
-            let healthy = if field == "healthy" {
-                ""
-            } else {
-                "\"healthy\": true,\n"
-            };
-            let text = format!("{{\"a\": {{\n{healthy}\"{field}\": {value}\n}}}}");
-            let line = if field == "healthy" { 2 } else { 3 };
-            let error = error(&text);
-            let (position, problem) = error.split_once(": ").unwrap();
-            assert!(
-                position.starts_with(&format!("line {line}, column ")),
-                "{error}"
-            );
-            assert_eq!(
-                problem,
-                format!("\"a.{field}\": expected {expected}"),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn refuses_what_is_not_text_or_too_long() {
-        let error = Report::parse(b"{\n\"\xff\": true}").unwrap_err();
-        assert_eq!(error.to_string(), "line 2, column 2: not UTF-8");
-        let mut long = b"{}".to_vec();
-        long.resize(FILE_BYTES_MAX, b' ');
-        assert_eq!(Report::parse(&long), Ok(Report::default()));
-        long.push(b' ');
-        assert_eq!(Report::parse(&long), Err(ReportError::TooLong));
-    }
-
-    #[test]
-    fn nesting_without_end_is_an_error_not_a_crash() {
-        let deep = format!("{{\"a\": {{\"x\": {}", "[".repeat(1_000_000));
-        assert!(error(&deep).contains("recursion limit"), "{}", error(&deep));
-    }
-
-    /// The same format, told in another way: what the parser is compared with.
-    mod reference {
-        use serde::Deserialize;
-        use serde::de::{Deserializer, MapAccess, Visitor};
-        use serde_json::Value;
-
-        use super::super::{State, Verdict};
-
-        /// An object in which nothing is lost.
-        struct Pairs<T>(Vec<(String, T)>);
-
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Entry {
-            Healthy(bool),
-            Fields(Pairs<Value>),
-        }
-
-        impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct PairsVisitor<T>(std::marker::PhantomData<T>);
-                impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
-                    type Value = Pairs<T>;
-                    fn expecting(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        Ok(())
-                    }
-                    fn visit_map<A: MapAccess<'de>>(
-                        self,
-                        mut map: A,
-                    ) -> Result<Pairs<T>, A::Error> {
-                        let mut pairs = Vec::new();
-                        while let Some(pair) = map.next_entry()? {
-                            pairs.push(pair);
-                        }
-                        Ok(Pairs(pairs))
-                    }
-                }
-                deserializer.deserialize_map(PairsVisitor(std::marker::PhantomData))
-            }
-        }
-
-        /// Every name and its verdict, sorted; `None` for a file that is no report.
-        pub(super) fn parse(bytes: &[u8]) -> Option<Vec<(String, Verdict)>> {
-            let Pairs(entries) = serde_json::from_slice::<Pairs<Entry>>(bytes).ok()?;
-            let mut verdicts = entries
-                .into_iter()
-                .map(|(name, entry)| Some((name, verdict(entry)?)))
-                .collect::<Option<Vec<_>>>()?;
-            verdicts.sort_by(|left, right| left.0.cmp(&right.0));
-            let unique = verdicts.windows(2).all(|pair| pair[0].0 != pair[1].0);
-            unique.then_some(verdicts)
-        }
-
-        fn verdict(entry: Entry) -> Option<Verdict> {
-            let fields = match entry {
-                Entry::Healthy(healthy) => {
-                    return Some(Verdict {
-                        healthy,
-                        ..Verdict::default()
-                    });
-                }
-                Entry::Fields(Pairs(fields)) => fields,
-            };
-            let known = ["healthy", "reason", "weight", "max_in_flight", "state"];
-            let times = |name: &str| fields.iter().filter(|(field, _)| field == name).count();
-            if known.iter().any(|name| times(name) > 1) {
-                return None;
-            }
-            let field = |name: &str| fields.iter().find(|(field, _)| field == name);
-            let within = |name: &str, most: u64| match field(name) {
-                None => Some(None),
-                Some((_, value)) => {
-                    let number = value
-                        .as_u64()
-                        .filter(|number| (1..=most).contains(number))?;
-                    Some(Some(u32::try_from(number).ok()?))
-                }
-            };
-            Some(Verdict {
-                healthy: field("healthy")?.1.as_bool()?,
-                reason: match field("reason") {
-                    None => None,
-                    Some((_, value)) => Some(value.as_str()?.into()),
-                },
-                weight: within("weight", 1000)?,
-                max_in_flight: within("max_in_flight", 10_000)?,
-                state: match field("state").map(|(_, value)| value.as_str()) {
-                    None | Some(Some("ready")) => State::Ready,
-                    Some(Some("drain")) => State::Drain,
-                    Some(Some("maint")) => State::Maint,
-                    Some(_) => return None,
-                },
-            })
-        }
-    }
-
-    /// What the parser makes of `bytes`; fails unless the reference makes the same of it.
-    fn agreed(bytes: &[u8]) -> Option<Report> {
-        let report = Report::parse(bytes).ok();
-        let verdicts = report.as_ref().map(|report| {
-            let verdicts = report.verdicts.iter();
-            verdicts
-                .map(|(name, verdict)| (name.to_string(), verdict.clone()))
-                .collect()
-        });
-        let text = String::from_utf8_lossy(bytes);
-        assert_eq!(verdicts, reference::parse(bytes), "{text}");
-        report
-    }
-
-    #[test]
-    fn a_cut_or_damaged_file_is_read_as_the_reference_reads_it_or_not_at_all() {
-        let tracked = include_str!("../../health_status.json");
-        for text in [OBJECT, tracked] {
-            assert!(agreed(text.as_bytes()).is_some());
-            let whole = text.trim_end().len();
-            for end in 0..text.len() {
-                assert_eq!(agreed(&text.as_bytes()[..end]).is_some(), end >= whole);
-            }
-            let mut read = 0;
-            for place in 0..text.len() {
-                for bit in 0..8 {
-                    let mut bytes = text.as_bytes().to_vec();
-                    bytes[place] ^= 1 << bit;
-                    read += usize::from(agreed(&bytes).is_some());
-                }
-            }
-            assert!(read > 0, "no damage that can be read: names and reasons");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_reference_agrees_about_anything_that_looks_like_a_report(
-            text in r#"\{("a":|"b":)?(true|\{("healthy":(true|false),?|"(weight|max_in_flight)":(0|1|1000|1001|10000|10001|1.0),?|"state":("ready"|"drain"|"down"),?|"reason":("x"|null),?|"x":\[\],?){0,4}\}),?("a":false)?\}"#,
-        ) {
-            agreed(text.as_bytes());
-        }
-
-        #[test]
-        fn no_bytes_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Report::parse(&bytes);
-        }
-
-        #[test]
-        fn nothing_that_looks_like_json_panics_the_parser(
-            text in r#"([{}\[\]:, \n]|"a"|"healthy"|"reason"|true|false|null|1|-|e9|\\u00){0,30}"#,
-        ) {
-            let _ = Report::parse(text.as_bytes());
-        }
-
-        #[test]
-        fn a_cut_file_is_never_half_a_report(
-            entries in proptest::collection::btree_map("[a-z\u{e4}\"\\\\]{0,6}", any::<bool>(), 0..6),
-            pretty in any::<bool>(),
-        ) {
-            let text = if pretty {
-                serde_json::to_string_pretty(&entries).unwrap() + "\n"
-            } else {
-                serde_json::to_string(&entries).unwrap()
-            };
-            let full = Report::parse(text.as_bytes()).unwrap();
-            for (name, healthy) in &entries {
-                prop_assert_eq!(full.verdict(name).unwrap().healthy, *healthy);
-            }
-            for end in 0..text.len() {
-                if let Ok(report) = Report::parse(&text.as_bytes()[..end]) {
-                    prop_assert_eq!(&report, &full);
-                }
-            }
-        }
     }
 }

@@ -1,46 +1,40 @@
 //! The health file as the poller has it: watched for what others write, written under a lock.
 
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
-use super::plan::state_in;
 use super::record::Judgement;
 use super::task::Task;
-use crate::health::{self, FileEvent, HealthFile, Judged, LockError, State, Writer};
+use crate::health::{self, FileEvent, HealthFile, Judged, LockError, Writer};
 use crate::id::BackendName;
+
+/// How long somebody else may be at the file before anyone hears of it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long to try again when somebody else is at the file; then the next round does. What is written
+/// later would make old verdicts look fresh.
+const TRY_FOR: Duration = Duration::from_secs(30);
+
+/// How often to look again at a file that somebody else, or another poller, is at.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The health file of a running poller. While it lives, no other poller writes the file.
 pub(super) struct PolledFile {
     path: PathBuf,
-    /// `None` until the lock could be tried: the folder may come later.
+    /// `None` while it is used on another thread.
     writer: Option<Writer>,
+    /// Since when somebody else has been at the file.
+    waiting: Option<Instant>,
     /// What the last write failed by, as it was logged.
     trouble: Option<String>,
     events: watch::Receiver<FileEvent>,
     _watching: Task<()>,
-}
-
-/// Why the health file was not written.
-#[derive(Debug, Error)]
-pub enum WriteError {
-    /// No lock, so nothing was tried.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The disk, or who may write there.
-    #[error("cannot write {}", path.display())]
-    Io {
-        /// The health file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// What is to be written of one backend.
@@ -56,20 +50,44 @@ impl PolledFile {
     /// Only when another poller has the lock. Everything else may pass, and is tried again with each
     /// write.
     pub fn open(path: PathBuf) -> Result<Self, LockError> {
-        let writer = match Writer::open(path.clone()) {
-            Ok(writer) => Some(writer),
-            Err(error @ LockError::Taken { .. }) => return Err(error),
-            Err(LockError::Io { .. }) => None,
-        };
+        let mut writer = Writer::new(path.clone());
+        if let Err(error @ LockError::Taken { .. }) = writer.hold() {
+            return Err(error);
+        }
+        writer.look();
         let file = HealthFile::open(path.clone());
         let (publish, events) = watch::channel(file.latest().clone());
         Ok(Self {
             path,
-            writer,
+            writer: Some(writer),
+            waiting: None,
             trouble: None,
             events,
             _watching: Task::spawn(health::watch(file, publish)),
         })
+    }
+
+    /// [`Self::open`], off the threads of the runtime, as soon as no other poller has the lock; until
+    /// then the log says, once, that this `configuration` is not in force.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub async fn reach(path: PathBuf, configuration: PathBuf) -> Self {
+        let mut told = None;
+        loop {
+            let path = path.clone();
+            let error = match spawn_blocking(|| Self::open(path)).await {
+                Ok(Ok(file)) => return file,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            if told.as_ref() != Some(&error) {
+                error!(file = %configuration.display(), error, "configuration not reloaded");
+            }
+            told = Some(error);
+            sleep(RETRY).await;
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -81,26 +99,72 @@ impl PolledFile {
         &self.events
     }
 
-    /// Writes off the threads of the runtime. A failure is logged, once until it changes.
+    /// Waits until there is news of the file; for ever if there will be none.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub async fn changed(&mut self) {
+        if self.events.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Keeps in mind what the file says, should somebody spoil it.
+    pub async fn look(&mut self) {
+        // If it panicked, what it knew is gone.
+        let _ = self.with_writer(Writer::look).await;
+    }
+
+    /// Writes off the threads of the runtime. A failure is logged, once until it changes. Says when to
+    /// try again, if not with the next round.
     ///
     /// # Cancel safety
     ///
     /// May be dropped if no other write follows; one that has begun is completed.
-    pub async fn write(&mut self, entries: Vec<Entry>, detail: bool) {
-        let (path, mut writer) = (self.path.clone(), self.writer.take());
-        let written = spawn_blocking(move || {
-            let written = write_locked(&path, &mut writer, &entries, detail);
-            (writer, written)
-        });
-        let trouble = match written.await {
-            Ok((writer, written)) => {
-                self.writer = writer;
-                written.err().map(|error| with_causes(&error))
+    pub async fn write(&mut self, entries: Vec<Entry>, detail: bool) -> Option<Duration> {
+        let writing = self.with_writer(move |writer| writer.write(judged(&entries), detail));
+        let error = match writing.await {
+            Ok(Ok(())) => {
+                self.waiting = None;
+                self.tell(None);
+                return None;
             }
-            // It panicked; the lock went with it.
-            Err(error) => Some(error.to_string()),
+            Ok(Err(error)) => error,
+            Err(error) => {
+                self.tell(Some(error.to_string()));
+                return None;
+            }
         };
-        self.tell(trouble);
+        let wait = error.wait();
+        if wait.is_none() {
+            self.waiting = None;
+        }
+        let waited = match wait {
+            Some(_) => self.waiting.get_or_insert_with(Instant::now).elapsed(),
+            None => PATIENCE,
+        };
+        if waited >= PATIENCE {
+            self.tell(Some(with_causes(&error)));
+        }
+        wait.filter(|_| waited < TRY_FOR)
+            .map(|wait| wait.min(RETRY))
+    }
+
+    async fn with_writer<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Writer) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        // There is none if the last work panicked; the lock went with it.
+        let writer = self.writer.take();
+        let mut writer = writer.unwrap_or_else(|| Writer::new(self.path.clone()));
+        let working = spawn_blocking(move || {
+            let result = work(&mut writer);
+            (writer, result)
+        });
+        let (writer, result) = working.await?;
+        self.writer = Some(writer);
+        Ok(result)
     }
 
     fn tell(&mut self, trouble: Option<String>) {
@@ -116,35 +180,12 @@ impl PolledFile {
     }
 }
 
-/// Writes, and takes the lock before if need be. What the file says at this moment to be in maintenance
-/// keeps its entry: whoever has just put it there may have done so with a verdict of their own.
-pub(super) fn write_locked(
-    path: &Path,
-    lock: &mut Option<Writer>,
-    entries: &[Entry],
-    detail: bool,
-) -> Result<(), WriteError> {
-    let writer = match lock {
-        Some(writer) => writer,
-        None => lock.insert(Writer::open(path.to_owned())?),
-    };
-    let file = HealthFile::open(path.to_owned());
-    let report = file.latest().report.as_deref();
-    let ours = entries
-        .iter()
-        .filter(|(name, _)| state_in(report, name) != State::Maint);
-    let judged = ours.map(|(name, judgement)| Judged {
+/// What the writer is told.
+pub(super) fn judged(entries: &[Entry]) -> impl Iterator<Item = Judged<'_>> {
+    entries.iter().map(|(name, judgement)| Judged {
         name: name.as_str(),
         healthy: judgement.healthy,
         reason: &judgement.reason,
-    });
-    writer.write(judged, detail).map_err(|source| {
-        // The folder is gone, and the lock with it.
-        if source.kind() == io::ErrorKind::NotFound {
-            *lock = None;
-        }
-        let path = path.to_owned();
-        WriteError::Io { path, source }
     })
 }
 

@@ -28,10 +28,12 @@ mod tests;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tracing::{error, info};
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
 
 use crate::health::LockError;
 use crate::id::BackendName;
@@ -41,7 +43,6 @@ use ledger::{Finding, Ledger};
 use polling::{Orders, Polling};
 use task::Task;
 
-pub use file::WriteError;
 pub use once::once;
 pub use plan::{Plan, Target};
 pub use reload::Reloader;
@@ -82,12 +83,19 @@ pub async fn run(
 struct Poller {
     plan: Plan,
     file: PolledFile,
+    /// A plan that is followed as soon as its file can be written.
+    next: Option<(Plan, Opening)>,
+    /// When to write although nothing new is due: the last write has found somebody else at the file.
+    retry: Option<Instant>,
     ledger: Ledger,
     tasks: HashMap<BackendName, Polled>,
     findings: mpsc::Receiver<Finding>,
     reporter: mpsc::Sender<Finding>,
     turns: Arc<Semaphore>,
 }
+
+/// A health file that is being opened.
+type Opening = Pin<Box<dyn Future<Output = PolledFile> + Send>>;
 
 /// The task of one target.
 struct Polled {
@@ -101,6 +109,8 @@ impl Poller {
         let mut poller = Self {
             file: PolledFile::open(plan.file.clone())?,
             plan,
+            next: None,
+            retry: None,
             ledger: Ledger::default(),
             tasks: HashMap::new(),
             findings,
@@ -114,31 +124,39 @@ impl Poller {
     async fn repeat(&mut self, mut plans: mpsc::Receiver<Plan>) -> Infallible {
         let mut findings = Vec::with_capacity(FINDINGS_MAX);
         loop {
+            // Each before those that may always have something to do.
             tokio::select! {
                 biased;
                 Some(plan) = plans.recv() => self.reload(plan),
+                (plan, file) = opened(&mut self.next) => {
+                    self.file = file;
+                    self.follow(plan);
+                }
+                () = due(self.retry) => self.write().await,
+                () = self.file.changed() => self.file.look().await,
                 _ = self.findings.recv_many(&mut findings, FINDINGS_MAX) => {}
             }
             for finding in findings.drain(..) {
                 self.ledger.take(finding);
             }
-            if self.ledger.take_due() {
+            // A retry writes what is due by then.
+            if self.ledger.take_due() && self.retry.is_none() {
                 self.write().await;
             }
         }
     }
 
-    /// Goes over to another plan, or says why not.
+    /// Goes over to another plan; when it has another file, as soon as that is ours.
     fn reload(&mut self, plan: Plan) {
-        if plan.file != self.file.path() {
-            match PolledFile::open(plan.file.clone()) {
-                Ok(file) => self.file = file,
-                Err(error) => {
-                    error!(%error, "configuration not reloaded");
-                    return;
-                }
-            }
+        self.next = None;
+        if plan.file == self.file.path() {
+            return self.follow(plan);
         }
+        let opening = PolledFile::reach(plan.file.clone(), plan.configuration.clone());
+        self.next = Some((plan, Box::pin(opening)));
+    }
+
+    fn follow(&mut self, plan: Plan) {
         self.plan = plan;
         let [added, removed] = self.follow_plan();
         let [added, removed] = [added, removed].map(|names| names.join(", "));
@@ -191,6 +209,24 @@ impl Poller {
             Some((target.name.clone(), judgement.clone()))
         });
         let entries = entries.collect();
-        self.file.write(entries, self.plan.detail).await;
+        let wait = self.file.write(entries, self.plan.detail).await;
+        self.retry = wait.map(|wait| Instant::now() + wait);
+    }
+}
+
+/// The next plan with its file, when that is open.
+async fn opened(next: &mut Option<(Plan, Opening)>) -> (Plan, PolledFile) {
+    let Some((_, opening)) = next else {
+        return std::future::pending().await;
+    };
+    let file = opening.await;
+    let (plan, _) = next.take().expect("it was there before");
+    (plan, file)
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

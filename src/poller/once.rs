@@ -1,15 +1,21 @@
 //! One ping of each target, for cron jobs and for a look: no history, no schedule.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 
 use super::PINGS_MAX;
-use super::file::{WriteError, write_locked};
+use super::file::judged;
 use super::plan::{Plan, Target};
 use super::polling::{begin, finish};
 use super::record::{Judgement, Record};
-use crate::health::{HealthFile, Writer};
+use crate::health::{State, WriteError, Writer};
+
+/// How long to wait until nobody else is at the file.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one target came to; `None`: it is in maintenance and was not pinged.
 type Row<'a> = (&'a Target, Option<Judgement>);
@@ -20,26 +26,42 @@ type Row<'a> = (&'a Target, Option<Judgement>);
 ///
 /// # Errors
 ///
-/// When another poller has the lock, then without a ping, or when the file could not be written.
+/// When another poller has the lock, or the file is spoilt, then without a ping; or when it could not be
+/// written.
 pub async fn once(plan: &Plan) -> Result<String, WriteError> {
-    let mut lock = Some(Writer::open(plan.file.clone())?);
-    let rows = round(plan).await;
+    let mut writer = Writer::new(plan.file.clone());
+    writer.hold()?;
+    let maintained = patiently(|| writer.maintained()).await?;
+    let rows = round(plan, &maintained.into_iter().collect()).await;
     let entries: Vec<_> = rows
         .iter()
         .filter_map(|(target, judgement)| Some((target.name.clone(), judgement.clone()?)))
         .collect();
-    write_locked(&plan.file, &mut lock, &entries, plan.detail)?;
+    patiently(|| writer.write(judged(&entries), plan.detail)).await?;
     Ok(table(&rows))
 }
 
-async fn round(plan: &Plan) -> Vec<Row<'_>> {
-    let file = HealthFile::open(plan.file.clone());
-    let report = file.latest().report.as_deref();
+/// Tries again while somebody else is at the file.
+async fn patiently<T>(mut work: impl FnMut() -> Result<T, WriteError>) -> Result<T, WriteError> {
+    let start = Instant::now();
+    loop {
+        match work() {
+            Err(WriteError::Busy { wait, .. }) if start.elapsed() < PATIENCE => sleep(wait).await,
+            result => return result,
+        }
+    }
+}
+
+async fn round<'a>(plan: &'a Plan, maintained: &HashSet<String>) -> Vec<Row<'a>> {
     let turns = Arc::new(Semaphore::new(PINGS_MAX));
     let begun: Vec<_> = plan
         .targets
         .iter()
-        .map(|target| (!target.is_in_maintenance(report)).then(|| begin(target, &turns)))
+        .map(|target| {
+            let is_pinged =
+                target.state != State::Maint && !maintained.contains(target.name.as_str());
+            is_pinged.then(|| begin(target, &turns))
+        })
         .collect();
     let mut rows = Vec::new();
     for (target, ping) in plan.targets.iter().zip(begun) {

@@ -1,6 +1,6 @@
 //! What the poller does, as the configuration says it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -11,6 +11,8 @@ use crate::id::BackendName;
 /// Whom to ping, and where to write what was found. Immutable; a reload replaces it whole.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The configuration that says so, for messages.
+    pub configuration: PathBuf,
     /// The health file.
     pub file: PathBuf,
     /// Whether reasons are written, too.
@@ -36,7 +38,7 @@ pub struct Target {
 
 impl Plan {
     /// The poller's part of a configuration.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, configuration: &Path) -> Self {
         let params = Arc::new(config.poller.clone());
         let targets = config.upstreams.iter().flat_map(|upstream| {
             let probe = params.probes.get(&upstream.name);
@@ -51,6 +53,7 @@ impl Plan {
             })
         });
         Self {
+            configuration: configuration.to_owned(),
             file: config.health.file.clone(),
             detail: params.detail,
             targets: targets.collect(),
@@ -62,12 +65,8 @@ impl Target {
     /// Whether it is neither to be pinged nor to be written: of configuration and file, the more
     /// restrictive wins.
     pub(super) fn is_in_maintenance(&self, report: Option<&Report>) -> bool {
-        state_in(report, &self.name).max(self.state) == State::Maint
+        let verdict = report.and_then(|report| report.verdict(self.name.as_str()));
+        let state = verdict.map_or(State::Ready, |verdict| verdict.state);
+        state.max(self.state) == State::Maint
     }
-}
-
-/// What the file wants of a backend.
-pub(super) fn state_in(report: Option<&Report>, name: &BackendName) -> State {
-    let verdict = report.and_then(|report| report.verdict(name.as_str()));
-    verdict.map_or(State::Ready, |verdict| verdict.state)
 }

@@ -2,15 +2,17 @@
 //!
 //! Invariant: a configuration that is wrong, or missing for a moment, changes nothing but the log.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, error};
 
 use super::plan::Plan;
@@ -18,6 +20,13 @@ use crate::config::{Config, ConfigError};
 
 /// How often to look at the file without being told to.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a reading may take before the log says so. It goes on: what hangs cannot be stopped, and a
+/// second one would hang beside it.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// The largest configuration that is read.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The configuration file as it was read last.
 #[derive(Debug)]
@@ -27,7 +36,12 @@ pub struct Reloader {
     /// The last that was right.
     config: Config,
     last: Reading,
+    /// A reading that has not come to an end in time.
+    hanging: Option<JoinHandle<Findings>>,
 }
+
+/// What a reading finds: which writing there was before it, and what that says if it was due.
+type Findings = (Option<Stamp>, Option<Result<Config, ConfigError>>);
 
 /// What the last reading found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +75,13 @@ impl Reloader {
             stamp,
             path,
             last: Reading::Right,
+            hanging: None,
         })
     }
 
     /// What the first reading says to do.
     pub fn plan(&self) -> Plan {
-        Plan::new(&self.config)
+        Plan::new(&self.config, &self.path)
     }
 
     /// Reads the file again whenever it has changed (looked at once a second) and at each `hangup`,
@@ -102,18 +117,29 @@ impl Reloader {
     /// `None` if there is no need to read.
     async fn read(&mut self, is_asked: bool) -> Option<Result<Config, ConfigError>> {
         let (path, last) = (self.path.clone(), self.stamp);
-        let read = spawn_blocking(move || {
-            let stamp = Stamp::of(&path);
-            let is_due = is_asked || stamp != last;
-            (stamp, is_due.then(|| Config::load(&path)))
+        let mut reading = self.hanging.take().unwrap_or_else(|| {
+            spawn_blocking(move || {
+                let stamp = Stamp::of(&path);
+                let is_due = is_asked || stamp != last;
+                (stamp, is_due.then(|| load(&path)))
+            })
         });
-        match read.await {
-            Ok((stamp, config)) => {
+        let file = self.path.display();
+        match timeout(READ_WITHIN, &mut reading).await {
+            Ok(Ok((stamp, config))) => {
                 self.stamp = stamp;
                 config
             }
-            Err(error) => {
-                error!(%error, "configuration not reloaded");
+            Ok(Err(error)) => {
+                error!(%file, %error, "configuration not reloaded");
+                None
+            }
+            Err(_) => {
+                if self.last != Reading::Unreadable {
+                    error!(%file, error = "it cannot be read in time", "configuration not reloaded");
+                }
+                self.last = Reading::Unreadable;
+                self.hanging = Some(reading);
                 None
             }
         }
@@ -131,16 +157,17 @@ impl Reloader {
     }
 
     fn refuse(&mut self, error: &ConfigError) {
+        let file = self.path.display();
         match error {
             ConfigError::Invalid(problems) => {
                 for problem in problems {
-                    error!(%problem, "configuration not reloaded");
+                    error!(%file, %problem, "configuration not reloaded");
                 }
                 self.last = Reading::Wrong;
             }
             ConfigError::Read { source, .. } => {
                 if self.last != Reading::Unreadable {
-                    error!(%error, cause = %source, "configuration not reloaded");
+                    error!(%file, %error, cause = %source, "configuration not reloaded");
                 }
                 self.last = Reading::Unreadable;
                 // What hindered it need not show in the file: if there is one, it is tried again.
@@ -148,6 +175,33 @@ impl Reloader {
             }
         }
     }
+}
+
+/// [`Config::load`], but of a regular file only, and without waiting for anyone: a FIFO opens when
+/// somebody writes into it.
+fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = read_regular(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Config::parse(&text, &path.display().to_string())
+}
+
+fn read_regular(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Stamp {

@@ -31,6 +31,7 @@ fn plan(directory: &TempDir, addresses: &[SocketAddr]) -> Plan {
         target(&name, (*address).into(), &params)
     });
     Plan {
+        configuration: "pingora.yaml".into(),
         file: directory.path().join("health_status.json"),
         detail: false,
         targets: targets.collect(),

@@ -34,6 +34,7 @@ mod memory;
 mod mission;
 mod odd_files;
 mod poller;
+mod poller_edits;
 mod poller_file;
 mod poller_probe;
 mod poller_reload;

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Program, Site, Units, backend, proxy, until};
@@ -175,16 +176,21 @@ async fn another_health_file_is_written_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_health_file_that_another_poller_writes_is_refused() {
+async fn a_health_file_that_another_poller_writes_is_taken_over_when_it_is_free() {
     let group = [backend("a").start().await, backend("b").start().await];
     let (first, second) = (site_of(&group[..1]), site_of(&group[1..]));
-    let _first = first.start_poller();
+    let mut other = first.start_poller();
     let poller = second.start_poller();
     is_pinged(&group[0]).await;
     is_pinged(&group[1]).await;
     let taken = first.health_path().display().to_string();
     second.edit_config(|config| config["maitred"]["health"]["file"] = taken.into());
     logs(&poller, "is written by another poller").await;
+    assert!(
+        poller
+            .log()
+            .contains("configuration not reloaded file=pingora.yaml")
+    );
     until("b is still written", 5.secs(), async || {
         fs::remove_file(second.health_path()).ok();
         is_pinged(&group[1]).await;
@@ -192,4 +198,34 @@ async fn a_health_file_that_another_poller_writes_is_refused() {
     })
     .await;
     assert_eq!(first.report()["b"], Value::Null);
+    // A try each second is not told each second.
+    let told = || poller.log().matches("by another poller").count();
+    tokio::time::sleep(2.secs()).await;
+    assert_eq!(told(), 1, "{}", poller.log());
+    other.kill();
+    logs(&poller, "configuration reloaded").await;
+    until("b is written there", 5.secs(), async || {
+        first.says_healthy("b")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_no_file_holds_nothing_up() {
+    let group = [backend("a").start().await, backend("b").start().await];
+    let site = site_of(&group[..1]);
+    let poller = site.start_poller();
+    is_pinged(&group[0]).await;
+    let right = fs::read_to_string(site.config_path()).unwrap();
+    fs::remove_file(site.config_path()).unwrap();
+    mknodat(CWD, site.config_path(), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    logs(&poller, "not a regular file").await;
+    poller.hang_up();
+    is_pinged(&group[0]).await;
+    assert_eq!(poller.log().matches("not a regular file").count(), 1);
+    fs::remove_file(site.config_path()).unwrap();
+    fs::write(site.config_path(), right).unwrap();
+    logs(&poller, "configuration reloaded").await;
+    configure(&site, &[&group[1]]);
+    is_pinged(&group[1]).await;
 }

@@ -1,10 +1,12 @@
 //! The lock of a health file: one writer at a time, whatever becomes of the one before.
 //!
 //! The kernel takes a `flock` away from whoever dies, so nothing is ever left locked; the lock file
-//! itself stays, because removing it would let two processes lock two files of the same name.
+//! itself stays, because removing it would let two processes lock two files of the same name. When
+//! somebody else removes it, or its folder, whoever had it must find out before the next write
+//! ([`Lock::holds`]): it keeps nobody away any more.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -12,7 +14,11 @@ use std::process;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use super::super::file::Place;
 use super::storage::{beside, may_be_written_in_place, resolved};
+
+/// How often to lock anew when the lock file is replaced while it is locked.
+const TRIES_MAX: usize = 4;
 
 /// Why there is no writer.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +32,7 @@ pub enum LockError {
         process: Option<u32>,
     },
     /// The lock cannot be tried.
-    #[error("cannot lock {}", path.display())]
+    #[error("cannot lock {}, so nothing is written{}", path.display(), advice(source))]
     Io {
         /// The lock file.
         path: PathBuf,
@@ -36,8 +42,58 @@ pub enum LockError {
     },
 }
 
-/// Takes the lock of a health file, or says who has it.
-pub(super) fn lock(path: &Path) -> Result<File, LockError> {
+/// What a person can do about it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => " (make the folder)",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            " (let this user write into the folder, or else into the health file, which must be there)"
+        }
+        _ => "",
+    }
+}
+
+/// The lock of one health file. Dropped, it is free.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    /// Where it was found; no link.
+    place: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock of the health file at `path`, or says who has it.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let mut lock = try_take(path)?;
+        for _ in 1..TRIES_MAX {
+            // It may have been removed between being opened and being locked.
+            if lock.holds(path) {
+                break;
+            }
+            lock = try_take(path)?;
+        }
+        if lock.holds(path) {
+            return Ok(lock);
+        }
+        Err(LockError::Io {
+            path: lock.place,
+            source: io::Error::other("is replaced all the time"),
+        })
+    }
+
+    /// Whether it still keeps others from the health file at `path`: whether it is what they would lock.
+    pub fn holds(&self, path: &Path) -> bool {
+        let real = resolved(path);
+        let there = fs::symlink_metadata(&self.place);
+        (self.place == real || self.place == beside(&real, "lock"))
+            && matches!(
+                (self.file.metadata(), there),
+                (Ok(ours), Ok(there)) if Place::of(&ours) == Place::of(&there)
+            )
+    }
+}
+
+fn try_take(path: &Path) -> Result<Lock, LockError> {
     let real = resolved(path);
     let beside = beside(&real, "lock");
     let (file, place) = match open_lock(&beside) {
@@ -68,7 +124,7 @@ pub(super) fn lock(path: &Path) -> Result<File, LockError> {
             .write_all_at(id.as_bytes(), 0)
             .and_then(|()| file.set_len(id.len() as u64));
     }
-    Ok(file)
+    Ok(Lock { file, place })
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {

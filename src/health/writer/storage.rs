@@ -7,27 +7,52 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::FILE_BYTES_MAX;
+use super::super::file::Version;
+use super::super::report::FILE_BYTES_MAX;
 
-/// Puts `bytes` in the place of the file at once, by a rename; the new file has mode and owner of
-/// `like`.
-pub(super) fn replace(
-    path: &Path,
-    bytes: &[u8],
-    like: Option<&Metadata>,
-    rename: impl Fn(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
-    let (mut file, temporary) = Temporary::beside(path)?;
-    file.write_all(bytes)?;
-    if let Some(metadata) = like {
-        // Only root may give a file away; who may not, keeps it. Before the mode: it resets bits.
-        let _ = fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
-        file.set_permissions(metadata.permissions())?;
+/// How many links that lead nowhere are followed, one to the next: as the kernel does.
+const LINKS_MAX: usize = 40;
+
+/// A file that is written and synced, and has only to be renamed into its place.
+pub(super) struct Ready {
+    file: File,
+    temporary: Temporary,
+}
+
+impl Ready {
+    /// Writes `bytes` beside `path`, with mode and owner of `like`.
+    pub fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<Self> {
+        let (mut file, temporary) = Temporary::beside(path)?;
+        file.write_all(bytes)?;
+        if let Some(metadata) = like {
+            // Only root may give a file away; who may not, keeps it. Before the mode: it resets bits.
+            let _ = fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
+            file.set_permissions(metadata.permissions())?;
+        }
+        // Or a crash could leave the new name with no content.
+        file.sync_all()?;
+        Ok(Self { file, temporary })
     }
-    // Or a crash could leave the new name with no content.
-    file.sync_all()?;
-    rename(&temporary.path, path)?;
-    sync_directory(directory_of(path))
+
+    /// Puts it in the place of the file at once. Says which writing that is, `None` when somebody has
+    /// written into it already.
+    pub fn put(
+        self,
+        path: &Path,
+        rename: impl Fn(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<Option<Version>> {
+        let before = Version::of(&self.file.metadata()?);
+        rename(&self.temporary.path, path)?;
+        let after = Version::of(&self.file.metadata()?);
+        sync_directory(directory_of(path))?;
+        // A rename changes the time of the inode only.
+        Ok((after.modified == before.modified).then_some(after))
+    }
+}
+
+/// Which writing of the file is there now, if any.
+pub(super) fn version_at(path: &Path) -> Option<Version> {
+    fs::metadata(path).ok().as_ref().map(Version::of)
 }
 
 /// A rename over a mount point gives EBUSY or EXDEV; a directory that is not ours gives EACCES,
@@ -44,7 +69,7 @@ pub(super) fn may_be_written_in_place(error: &io::Error) -> bool {
 
 /// Overwrites the file at one stroke. It is never empty or cut off, neither for a reader nor when the
 /// disk is full; who reads at that very moment may find old and new mixed.
-pub(super) fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<Option<Version>> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let before = file.metadata()?;
     if before.len() > FILE_BYTES_MAX as u64 {
@@ -61,7 +86,9 @@ pub(super) fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
             .and_then(|()| file.set_modified(before.modified()?));
         return Err(error);
     }
-    file.sync_all()
+    let after = Version::of(&file.metadata()?);
+    file.sync_all()?;
+    Ok(Some(after))
 }
 
 /// Puts `bytes` in the place of the `old_bytes` that are there. Blanks behind an object are no part of
@@ -76,14 +103,22 @@ fn overwrite(file: &File, bytes: &[u8], old_bytes: usize) -> io::Result<()> {
     file.set_len(bytes.len() as u64)
 }
 
-/// The path without links; its last part need not exist yet.
+/// The path without links; its last part need not exist yet, not even behind a link.
 pub(super) fn resolved(path: &Path) -> PathBuf {
-    fs::canonicalize(path)
-        .or_else(|_| {
-            let directory = fs::canonicalize(directory_of(path))?;
-            Ok::<_, io::Error>(directory.join(path.file_name().unwrap_or_default()))
-        })
-        .unwrap_or_else(|_| path.to_owned())
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Ok(real) = fs::canonicalize(&path) {
+            return real;
+        }
+        if let Ok(directory) = fs::canonicalize(directory_of(&path)) {
+            path = directory.join(path.file_name().unwrap_or_default());
+        }
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path = directory_of(&path).join(target);
+    }
+    path
 }
 
 /// `.<name>.<suffix>` in the folder of a file.
