@@ -150,11 +150,6 @@ impl Default for Resolver {
 }
 
 impl Address {
-    /// [`Resolver::resolve`] without a bound. TEMPORARY
-    pub async fn resolve(&self) -> Result<Endpoint, ResolveError> {
-        Resolver::new().resolve(self).await
-    }
-
     /// What it stands for, if that never changes; `None` for a host name.
     pub fn endpoint(&self) -> Option<Endpoint> {
         match self {

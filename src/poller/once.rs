@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::PINGS_MAX;
 use super::file::judged;
 use super::plan::{Plan, Target};
-use super::polling::{begin, finish};
+use super::polling::{Turns, begin, finish};
 use super::record::{Judgement, Record};
 use crate::health::{State, WriteError, Writer};
 
@@ -53,7 +52,7 @@ async fn patiently<T>(mut work: impl FnMut() -> Result<T, WriteError>) -> Result
 }
 
 async fn round<'a>(plan: &'a Plan, maintained: &HashSet<String>) -> Vec<Row<'a>> {
-    let turns = Arc::new(Semaphore::new(PINGS_MAX));
+    let turns = Arc::new(Turns::new(PINGS_MAX));
     let begun: Vec<_> = plan
         .targets
         .iter()

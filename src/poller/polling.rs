@@ -15,6 +15,7 @@ use super::plan::Target;
 use super::probe::{self, Outcome, PingFailure};
 use super::record::{Judgement, Record};
 use super::task::Task;
+use crate::address::Resolver;
 use crate::health::FileEvent;
 use crate::id::BackendName;
 use crate::policy::jitter::jittered;
@@ -45,7 +46,7 @@ impl Orders {
 pub(super) struct Polling {
     orders: watch::Receiver<Orders>,
     findings: mpsc::Sender<Finding>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     /// When the last ping was due.
     due: Instant,
 }
@@ -54,7 +55,7 @@ impl Polling {
     pub fn new(
         orders: watch::Receiver<Orders>,
         findings: mpsc::Sender<Finding>,
-        turns: Arc<Semaphore>,
+        turns: Arc<Turns>,
     ) -> Self {
         Self {
             orders,
@@ -149,14 +150,36 @@ async fn out_of_maintenance(mut orders: watch::Receiver<Orders>) {
     }
 }
 
+/// What all pings share.
+pub(super) struct Turns {
+    /// How many may be under way at once.
+    pings: Semaphore,
+    resolver: Resolver,
+}
+
+impl Turns {
+    pub(super) fn new(pings: usize) -> Self {
+        Self {
+            pings: Semaphore::new(pings),
+            resolver: Resolver::new(),
+        }
+    }
+}
+
 /// One ping, when it gets a turn. In a task of its own: a defect that a backend can provoke ends that
 /// ping and neither the polling of its target nor the poller.
-pub(super) fn begin(target: &Target, turns: &Arc<Semaphore>) -> Task<Outcome> {
+pub(super) fn begin(target: &Target, turns: &Arc<Turns>) -> Task<Outcome> {
     let (target, turns) = (target.clone(), turns.clone());
     Task::spawn(async move {
         // Closed never; were it, the bound would be lost but not the ping.
-        let _turn = turns.acquire().await;
-        probe::ping(&target.address, &target.probe, target.params.timeout).await
+        let _turn = turns.pings.acquire().await;
+        probe::ping(
+            &turns.resolver,
+            &target.address,
+            &target.probe,
+            target.params.timeout,
+        )
+        .await
     })
 }
 
@@ -210,7 +233,7 @@ mod tests {
 
     fn polling(params: PollerParams) -> (Polling, watch::Sender<Orders>) {
         let (sender, orders) = watch::channel(orders(params));
-        let turns = Arc::new(Semaphore::new(1));
+        let turns = Arc::new(Turns::new(1));
         (Polling::new(orders, mpsc::channel(1).0, turns), sender)
     }
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::address::{Address, Endpoint, ResolveError};
+use crate::address::{Address, Endpoint, ResolveError, Resolver};
 use crate::config::{ProbeParams, StatusRanges};
 
 /// The longest body that a ping may be answered with, in bytes.
@@ -109,14 +109,19 @@ pub type Outcome = Result<Answer, PingFailure>;
 /// # Cancel safety
 ///
 /// May be dropped at any time; the connection is closed with it.
-pub(super) async fn ping(address: &Address, params: &ProbeParams, limit: Duration) -> Outcome {
+pub(super) async fn ping(
+    resolver: &Resolver,
+    address: &Address,
+    params: &ProbeParams,
+    limit: Duration,
+) -> Outcome {
     let clock = Clock {
         start: Instant::now(),
         limit,
     };
     let request = request(address, params)?;
     let expected = &params.expect_status;
-    let endpoint = clock.bound("address", async { Ok(address.resolve().await?) });
+    let endpoint = clock.bound("address", async { Ok(resolver.resolve(address).await?) });
     let status = match endpoint.await? {
         Endpoint::Ip(address) => {
             let connecting = TcpStream::connect(address);
@@ -318,7 +323,7 @@ mod tests {
 
     /// The given address, path and limit, and otherwise the defaults.
     async fn ping(address: SocketAddr, path: &str, limit: Duration) -> Outcome {
-        super::ping(&address.into(), &asking(path), limit).await
+        super::ping(&Resolver::new(), &address.into(), &asking(path), limit).await
     }
 
     fn asking(path: &str) -> ProbeParams {
@@ -451,10 +456,12 @@ mod tests {
     async fn a_host_name_is_resolved_for_each_ping() {
         let port = says("HTTP/1.1 204 No Content\r\n\r\n").await.port();
         let address = format!("localhost:{port}").parse().unwrap();
-        let answer = super::ping(&address, &asking("/ping"), LONG).await.unwrap();
+        let answer = super::ping(&Resolver::new(), &address, &asking("/ping"), LONG)
+            .await
+            .unwrap();
         assert_eq!(answer.status, 204);
         let address = "nobody.invalid:80".parse().unwrap();
-        let failure = super::ping(&address, &asking("/ping"), LONG).await;
+        let failure = super::ping(&Resolver::new(), &address, &asking("/ping"), LONG).await;
         let failure = failure.unwrap_err();
         assert!(matches!(failure, PingFailure::Resolve(_)), "{failure:?}");
         assert_eq!(failure.to_string(), "nobody.invalid does not resolve");
@@ -465,11 +472,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.sock");
         let address: Address = format!("unix:{}", path.display()).parse().unwrap();
-        let missing = super::ping(&address, &asking("/ping"), LONG).await;
+        let missing = super::ping(&Resolver::new(), &address, &asking("/ping"), LONG).await;
         assert_eq!(missing.unwrap_err().to_string(), "no such socket");
         let listener = UnixListener::bind(&path).unwrap();
         let (pinged, ()) = tokio::join!(
-            async { super::ping(&address, &asking("/ping"), LONG).await },
+            async { super::ping(&Resolver::new(), &address, &asking("/ping"), LONG).await },
             async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -479,7 +486,7 @@ mod tests {
         );
         assert_eq!(pinged.unwrap().status, 200);
         drop(listener);
-        let refused = super::ping(&address, &asking("/ping"), LONG).await;
+        let refused = super::ping(&Resolver::new(), &address, &asking("/ping"), LONG).await;
         assert!(matches!(refused, Err(PingFailure::Refused)), "{refused:?}");
     }
 
