@@ -6,10 +6,10 @@
 //! One ping is `probe`'s, what a run of them means is `policy::threshold`'s.
 //!
 //! Invariants: there is never more than one ping of a target under way; a verdict that changes is
-//! written at once; the file is also written when nothing changed, once an interval, but only if every
-//! target has reported since, because the proxy counts freshness from the last write; a target in
-//! maintenance is neither pinged nor written; nothing that a backend, the disk or a new configuration
-//! does ends [`run`].
+//! written at once, or as soon as nobody else is at the file; the file is also written when nothing
+//! changed, once an interval, but only if every target has reported since, because the proxy counts
+//! freshness from the last write; a target in maintenance is neither pinged nor written; nothing that a
+//! backend, the disk or a new configuration does ends [`run`].
 
 mod file;
 #[cfg(test)]
@@ -124,7 +124,7 @@ impl Poller {
     async fn repeat(&mut self, mut plans: mpsc::Receiver<Plan>) -> Infallible {
         let mut findings = Vec::with_capacity(FINDINGS_MAX);
         loop {
-            // Each before those that may always have something to do.
+            // The findings last: there may always be more of them.
             tokio::select! {
                 biased;
                 Some(plan) = plans.recv() => self.reload(plan),

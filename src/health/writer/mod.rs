@@ -215,9 +215,11 @@ impl Writer {
                 .map(|(name, _)| name)
                 .collect()),
             Err(problem) => {
-                self.leave_alone(self.patience.busy)
-                    .map_or(Ok(()), |wait| Err(self.busy(wait)))?;
-                Err(self.spoilt(problem, self.patience.spoilt))
+                let wait = self.leave_alone(self.patience.busy);
+                Err(match wait {
+                    Some(wait) => self.busy(wait),
+                    None => self.spoilt(problem, self.patience.spoilt),
+                })
             }
         }
     }
