@@ -27,7 +27,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::file::{FileEvent, FileState, HealthFile, Sighting, look};
+use super::file::{FileEvent, FileState, HealthFile, Look, Sighting, look};
 
 /// How often to look without being told to.
 const FALLBACK: Duration = Duration::from_secs(1);
@@ -74,7 +74,14 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
                 directory = back;
                 look
             }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // A defect of ours. To end here would mean to go on by an old report for ever.
+            Err(error) if error.is_panic() => {
+                directory = DirectoryWatch::new(file.path(), signals.clone());
+                Look::Corrupt {
+                    problem: "the look at it failed".to_owned(),
+                    place: None,
+                }
+            }
             // The runtime is shutting down.
             Err(_) => return,
         };
