@@ -136,8 +136,8 @@ pub(super) fn read(mut section: Section<'_>, poller: &PollerParams) -> HealthPar
             "max_flip_percent",
             "100",
             scalar::integer(1..=100),
-            "Where more than this share of an upstream's backends have turned from healthy to sick \
-             since it was last believed, those turns are held back; with 100 none are.",
+            "Where more than this share of an upstream's backends turn from healthy to sick within \
+             `confirm_after`, the last of those turns are held back; with 100 none are.",
         ),
         confirm_after: section.value(
             "confirm_after",
