@@ -7,10 +7,10 @@
 //! wins. The method never sends a request to a less specific route: what may not be posted to
 //! `/a/b` may not be posted there by way of `/a` either.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use http::Method;
+use http::uri::{InvalidUri, PathAndQuery, Uri};
 
 use crate::id::UpstreamName;
 
@@ -24,7 +24,7 @@ pub struct Route {
     /// The methods that it takes; empty: any. `GET` does not imply `HEAD`.
     pub methods: Vec<Method>,
     /// What replaces the matched path or prefix. Starts with `/`, has no query.
-    pub rewrite: Option<String>,
+    pub rewrite: Option<PathAndQuery>,
     /// Where its requests go.
     pub upstream: UpstreamName,
 }
@@ -120,32 +120,50 @@ impl Router {
 }
 
 impl Route {
-    /// The path (no query) to send upstream: of an exact match the rewrite, of a prefix the path
-    /// with the prefix replaced. Where the two parts meet stands one slash, however many the
-    /// client sent: `//evil.example` must not come out as a path of its own. Without a rewrite
-    /// the path stays as it is and nothing is allocated.
-    pub fn rewrite_path<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
+    /// What to ask the upstream for: of an exact match the rewrite, of a prefix the path with the
+    /// prefix replaced. Where the two parts meet stands one slash, however many the client sent:
+    /// `//evil.example` must not come out as a path of its own. The query stays. `None`: what the
+    /// client asked for.
+    ///
+    /// # Errors
+    /// When the two parts make no target, which parts that were parsed before always do.
+    pub fn rewritten(&self, uri: &Uri) -> Result<Option<Uri>, InvalidUri> {
         let Some(rewrite) = &self.rewrite else {
-            return Cow::Borrowed(path);
+            return Ok(None);
         };
-        match &self.path {
-            PathMatch::Exact(_) => Cow::Borrowed(rewrite),
-            PathMatch::Prefix(_) => match path.strip_prefix(self.path.pattern()) {
-                None => Cow::Borrowed(path),
-                Some("") => Cow::Borrowed(rewrite),
-                Some(rest) => Cow::Owned(format!(
-                    "{}/{}",
-                    rewrite.trim_end_matches('/'),
-                    rest.trim_start_matches('/')
-                )),
+        let rest = match &self.path {
+            PathMatch::Exact(_) => "",
+            PathMatch::Prefix(_) => match uri.path().strip_prefix(self.path.pattern()) {
+                None => return Ok(None),
+                Some(rest) => rest,
             },
-        }
+        };
+        let target = match (rest, uri.query()) {
+            ("", None) => rewrite.clone(),
+            (_, query) => join(rewrite.path(), rest, query).try_into()?,
+        };
+        Ok(Some(target.into()))
     }
 
     /// Whether both take exactly the same hosts and paths.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         precedence(self) == precedence(other)
     }
+}
+
+fn join(rewrite: &str, rest: &str, query: Option<&str>) -> String {
+    let mut target = match rest {
+        "" => rewrite.to_owned(),
+        _ => {
+            let (front, back) = (rewrite.trim_end_matches('/'), rest.trim_start_matches('/'));
+            format!("{front}/{back}")
+        }
+    };
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    target
 }
 
 impl HostMatch {
@@ -428,25 +446,33 @@ mod tests {
         ];
         for (path, rewrite, from, to) in cases {
             let route = Route {
-                rewrite: Some(rewrite.into()),
+                rewrite: Some(PathAndQuery::from_static(rewrite)),
                 ..any(path, "a")
             };
-            assert_eq!(
-                route.rewrite_path(from),
-                to,
-                "{:?} {rewrite} {from}",
-                route.path
-            );
+            let rewritten = route.rewritten(&Uri::from_static(from)).unwrap().unwrap();
+            assert_eq!(rewritten, to, "{:?} {rewrite} {from}", route.path);
         }
     }
 
     #[test]
-    fn without_a_rewrite_nothing_is_allocated() {
+    fn a_rewrite_keeps_the_query() {
+        for (path, to) in [
+            (exact("/home"), "/a?b=c&d=%20"),
+            (prefix("/"), "/a/home?b=c&d=%20"),
+        ] {
+            let route = Route {
+                rewrite: Some(PathAndQuery::from_static("/a")),
+                ..any(path, "a")
+            };
+            let uri = Uri::from_static("/home?b=c&d=%20");
+            assert_eq!(route.rewritten(&uri).unwrap().unwrap(), to);
+        }
+    }
+
+    #[test]
+    fn without_a_rewrite_the_target_stays() {
         let route = any(prefix("/api"), "a");
-        assert!(matches!(
-            route.rewrite_path("/api//x"),
-            Cow::Borrowed("/api//x")
-        ));
+        assert_eq!(route.rewritten(&Uri::from_static("/api//x")).unwrap(), None);
     }
 
     /// The definition, read slowly: every route, no sorting.
@@ -560,8 +586,10 @@ mod tests {
         #[test]
         fn no_input_panics(authority in ".*", path in ".*", rewrite in "/.*", pattern in "/.*") {
             let mut route = any(prefix(&pattern), "a");
-            route.rewrite = Some(rewrite);
-            let _ = route.rewrite_path(&path);
+            route.rewrite = rewrite.parse().ok();
+            if let Ok(uri) = path.parse() {
+                let _ = route.rewritten(&uri);
+            }
             let router = Router::new(vec![route, host("*.é", "b")]);
             let _ = router.route(&Method::GET, Some(&authority), &path);
         }

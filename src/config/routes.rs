@@ -83,9 +83,10 @@ fn read_match(mut section: Section<'_>) -> (HostMatch, Option<PathMatch>, Vec<Me
         .described("methods", "any", METHODS, "With these methods.")
         .map_or(Vec::new(), |value| methods(&value));
     section.finish();
-    let path = exact
-        .map(PathMatch::Exact)
-        .or(prefix.map(PathMatch::Prefix));
+    let path = match (exact, prefix) {
+        (Some(exact), _) => Some(PathMatch::Exact(exact.path().to_owned())),
+        (_, prefix) => prefix.map(|prefix| PathMatch::Prefix(prefix.path().to_owned())),
+    };
     (host.unwrap_or(HostMatch::Any), path, methods)
 }
 

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+
 use crate::address::{Address, AddressError};
 use crate::id::BackendName;
 
@@ -233,12 +235,12 @@ pub(super) fn known<'a>(form: &'static str, words: &'a [&'a str]) -> Reader<'a, 
     })
 }
 
-/// A path of a URI: what the `http` crate accepts in one, without a query.
-pub(super) fn uri_path() -> Reader<'static, String> {
+/// A path of a URI: what the `http` crate accepts in one; it has no query.
+pub(super) fn uri_path() -> Reader<'static, PathAndQuery> {
     const FORM: &str = "a path such as /home, in visible ascii without ? and #";
     Reader::new(FORM, |node| {
-        let is_path = |text: &&str| is_uri_path(text) && !text.contains('?');
-        node.text().filter(is_path).map(str::to_owned)
+        let path = node.text().and_then(parse_target)?;
+        path.query().is_none().then_some(path)
     })
 }
 
@@ -247,16 +249,14 @@ pub(super) fn uri_path_and_query() -> Reader<'static, String> {
     const FORM: &str = "a path such as /ping, in visible ascii without #";
     Reader::new(FORM, |node| {
         node.text()
-            .filter(|text| is_uri_path(text))
-            .map(str::to_owned)
+            .and_then(parse_target)
+            .map(|target| target.to_string())
     })
 }
 
-fn is_uri_path(text: &str) -> bool {
-    text.starts_with('/')
-        && text.is_ascii()
-        && !text.contains('#')
-        && http::uri::PathAndQuery::try_from(text).is_ok()
+fn parse_target(text: &str) -> Option<PathAndQuery> {
+    let is_plain = text.starts_with('/') && text.is_ascii() && !text.contains('#');
+    is_plain.then(|| text.parse().ok()).flatten()
 }
 
 /// What a `Host` field may say: a host, with a port if need be.

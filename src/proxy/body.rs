@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use bytes::{Bytes, BytesMut};
 use http::header;
 use pingora::Result;
-use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::headers;
@@ -160,10 +159,10 @@ pub struct HeldResponse {
 }
 
 impl HeldResponse {
-    /// Decides whether to collect this answer's body: if it says its length, that is short enough, and
+    /// Decides whether to collect this answer's body: if its `length` is known, that is short enough, and
     /// the budget has room for it.
-    pub fn begin(&mut self, response: &ResponseHeader, budget: &Budget) -> bool {
-        self.length = headers::content_length(&response.headers).unwrap_or(usize::MAX);
+    pub fn begin(&mut self, length: Option<usize>, budget: &Budget) -> bool {
+        self.length = length.unwrap_or(usize::MAX);
         self.share = (self.length <= HELD_MAX)
             .then(|| budget.take(self.length))
             .flatten();
@@ -192,13 +191,9 @@ impl HeldResponse {
 mod tests {
     use super::*;
 
-    fn held(length: &str) -> HeldResponse {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        response
-            .insert_header(header::CONTENT_LENGTH, length)
-            .unwrap();
+    fn held(length: Option<usize>) -> HeldResponse {
         let mut held = HeldResponse::default();
-        held.begin(&response, &Budget::new(HELD_MAX));
+        held.begin(length, &Budget::new(HELD_MAX));
         held
     }
 
@@ -208,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_short_answer_is_kept_back_until_it_is_whole() {
-        let mut held = held("6");
+        let mut held = held(Some(6));
         let (mut first, mut last) = (piece("abc"), piece("def"));
         held.collect(&mut first, false);
         held.collect(&mut last, true);
@@ -217,10 +212,7 @@ mod tests {
 
     #[test]
     fn a_long_answer_or_one_of_unknown_length_passes() {
-        let mut unknown = HeldResponse::default();
-        let response = ResponseHeader::build(200, None).unwrap();
-        assert!(!unknown.begin(&response, &Budget::new(usize::MAX)));
-        for mut held in [held("262145"), unknown] {
+        for mut held in [held(Some(262_145)), held(None)] {
             let mut first = piece("abc");
             held.collect(&mut first, false);
             assert_eq!(first, piece("abc"));
@@ -229,16 +221,12 @@ mod tests {
 
     #[test]
     fn what_no_longer_fits_the_budget_passes_until_something_is_given_back() {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        response
-            .insert_header(header::CONTENT_LENGTH, "60")
-            .unwrap();
         let budget = Budget::new(100);
         let (mut first, mut second) = (HeldResponse::default(), HeldResponse::default());
-        assert!(first.begin(&response, &budget));
-        assert!(!second.begin(&response, &budget));
+        assert!(first.begin(Some(60), &budget));
+        assert!(!second.begin(Some(60), &budget));
         drop(first);
-        assert!(second.begin(&response, &budget));
+        assert!(second.begin(Some(60), &budget));
     }
 
     #[test]

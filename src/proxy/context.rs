@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Uri;
+
 use super::body::{HeldResponse, RequestBody};
 use super::fault::Fault;
 use crate::door::Awaited;
@@ -14,9 +16,9 @@ pub struct Context {
     pub(super) arrived: Instant,
     /// When it was ready to be sent: its header, and the body if that is read ahead.
     pub(super) ready: Instant,
-    /// Where it goes, and under what path.
+    /// Where it goes, and what is asked for there, if that is something else.
     pub(super) upstream: Option<Arc<Upstream>>,
-    pub(super) path: Option<String>,
+    pub(super) target: Option<Uri>,
     /// Its place in the queue, kept through retries.
     pub(super) ticket: Option<Ticket>,
     /// The attempt under way.
@@ -55,7 +57,7 @@ impl Context {
             arrived: now,
             ready: now,
             upstream: None,
-            path: None,
+            target: None,
             ticket: None,
             work: None,
             body: RequestBody::default(),

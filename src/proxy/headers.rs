@@ -1,8 +1,7 @@
 //! Header fields, on their way to the backend and back.
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{self, Entry, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
@@ -11,10 +10,28 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// How many fields are added to a request at the most.
+const ADDED: usize = 4;
 
 /// The gateway's own entry in `Via` (RFC 9110, section 7.6.3).
 const VIA: &str = "1.1 maitred";
+
+/// Fields of a request that concern one connection only, and those whose framing is renewed.
+const REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+];
 
 /// Fields of an answer that concern one connection only (RFC 9110, section 7.6.1), but the framing
 /// ones, which Pingora needs and renews.
@@ -26,66 +43,78 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// Makes a request ready for the backend: where it came from is added, the path rewritten. Its
-/// hop-by-hop fields are Pingora's to drop, and it has.
+/// Takes a request in: adds where it came from, and gives up the letter case of its fields' names, which
+/// means nothing (RFC 9110, section 5.1) and would have to be kept in a second map, copied with the first.
+/// To be called once per request.
 ///
 /// # Errors
-/// When the rewritten path is no path.
-pub(super) fn forward_request(
-    request: &mut RequestHeader,
-    client: Option<&HeaderValue>,
-    path: Option<&str>,
-) -> Result<()> {
-    if let Some(path) = path {
-        let target = with_query(path, request.uri.query())?;
-        request.set_uri(target);
-    }
-    // Answered by us: the body is sent when there is a slot.
-    request.remove_header(&header::EXPECT);
-    if let Some(client) = client {
-        append(request, FORWARDED_FOR, client)?;
-    }
-    append(request, header::VIA, &HeaderValue::from_static(VIA))?;
-    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
-    match request.headers.get(header::HOST).cloned() {
-        Some(host) => request.insert_header(FORWARDED_HOST, host),
-        None => {
-            request.remove_header(&FORWARDED_HOST);
-            Ok(())
-        }
-    }
+/// When what was parsed once can't be parsed again.
+pub(super) fn take_in(request: &mut RequestHeader, client: Option<HeaderValue>) -> Result<()> {
+    let odd_target = odd_target(request).map(<[u8]>::to_vec);
+    let nothing = http::Request::new(()).into_parts().0.into();
+    let mut parts = request::Parts::from(std::mem::replace(request, nothing));
+    add_origin(&mut parts.headers, client)?;
+    *request = parts.into();
+    odd_target.map_or(Ok(()), |target| request.set_raw_path(&target))
 }
 
-fn with_query(path: &str, query: Option<&str>) -> Result<Uri> {
-    let target = match query {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
+/// A request's target, if its URI alone does not say it: a whole URL, or not UTF-8.
+fn odd_target(request: &RequestHeader) -> Option<&[u8]> {
+    let target = request.uri.path_and_query();
+    let is_plain = target.is_some_and(|target| target.as_str().as_bytes() == request.raw_path());
+    (!is_plain).then(|| request.raw_path())
+}
+
+fn add_origin(headers: &mut HeaderMap, client: Option<HeaderValue>) -> Result<()> {
+    headers.reserve(ADDED);
+    if let Some(client) = client {
+        append(headers, FORWARDED_FOR, client)?;
+    }
+    append(headers, header::VIA, HeaderValue::from_static(VIA))?;
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    match headers.get(header::HOST).cloned() {
+        Some(host) => headers.insert(FORWARDED_HOST, host),
+        None => headers.remove(FORWARDED_HOST),
     };
-    target
-        .map(Uri::from)
-        .or_err(ErrorType::InvalidHTTPHeader, "rewriting the path")
+    Ok(())
 }
 
 /// Adds `value` at the end of a list field.
-fn append(request: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Result<()> {
-    let mut values = request.headers.get_all(&name).iter();
-    let Some(first) = values.next() else {
-        return request.insert_header(name, value.clone());
-    };
-    let mut list = first.as_bytes().to_vec();
-    for value in values.chain([value]) {
-        list.extend_from_slice(b", ");
-        list.extend_from_slice(value.as_bytes());
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<()> {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(value);
+        }
+        Entry::Occupied(mut entry) => {
+            let values: Vec<_> = entry
+                .iter()
+                .chain([&value])
+                .map(HeaderValue::as_bytes)
+                .collect();
+            let list = HeaderValue::from_bytes(&values.join(&b", "[..]))
+                .or_err(ErrorType::InvalidHTTPHeader, "a list field")?;
+            entry.insert(list);
+        }
     }
-    let list =
-        HeaderValue::from_bytes(&list).or_err(ErrorType::InvalidHTTPHeader, "a list field")?;
-    request.insert_header(name, list)
+    Ok(())
+}
+
+/// Whether nothing in a request concerns this connection only: then Pingora need not look for it.
+pub(super) fn is_end_to_end(headers: &HeaderMap) -> bool {
+    !headers.keys().any(|name| REQUEST_HOP_BY_HOP.contains(name))
 }
 
 /// Drops the fields of an answer that concern the backend's connection only, those that
 /// `Connection` names included. An accepted upgrade keeps what makes it one.
 pub(super) fn strip_response(response: &mut ResponseHeader) {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    if !response
+        .headers
+        .keys()
+        .any(|name| HOP_BY_HOP.contains(name))
+    {
         return;
     }
     for name in nominated(&response.headers) {
@@ -126,17 +155,19 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 /// The length that a message says its body has.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
     let value = headers.get(header::CONTENT_LENGTH)?;
-    value.to_str().ok()?.trim().parse().ok()
+    let digits = std::str::from_utf8(value.as_bytes().trim_ascii());
+    digits.ok()?.parse().ok()
 }
 
 /// Whether an answer ends with its header (RFC 9112, section 6.3).
-pub(super) fn has_no_body(method: &Method, response: &ResponseHeader) -> bool {
+pub(super) fn has_no_body(
+    method: &Method,
+    status: StatusCode,
+    content_length: Option<usize>,
+) -> bool {
     method == Method::HEAD
-        || matches!(
-            response.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        )
-        || content_length(&response.headers) == Some(0)
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || content_length == Some(0)
 }
 
 /// How many bytes this request has on the wire; `None` if its body is chunked.
@@ -163,27 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn the_query_survives_a_rewrite() {
-        let mut request = request("/home?a=b&c=%20");
-        forward_request(&mut request, None, Some("/")).unwrap();
-        assert_eq!(request.uri.path_and_query().unwrap(), "/?a=b&c=%20");
-    }
-
-    #[test]
     fn the_client_is_added_to_those_before_it() {
         let mut request = request("/");
-        request
-            .append_header("X-Forwarded-For", "10.0.0.1")
-            .unwrap();
-        request
-            .append_header("X-Forwarded-For", "10.0.0.2")
-            .unwrap();
+        for client in ["10.0.0.1", "10.0.0.2"] {
+            request.append_header("X-Forwarded-For", client).unwrap();
+        }
         let client = HeaderValue::from_static("10.0.0.3");
-        forward_request(&mut request, Some(&client), None).unwrap();
+        take_in(&mut request, Some(client)).unwrap();
         assert_eq!(
             request.headers["x-forwarded-for"],
             "10.0.0.1, 10.0.0.2, 10.0.0.3"
         );
+    }
+
+    #[test]
+    fn a_target_stays_as_it_was_written() {
+        for target in [&b"/a?b=%20"[..], b"http://a.example/b", b"/\xff", b"*"] {
+            let mut request = RequestHeader::build("GET", target, None).unwrap();
+            take_in(&mut request, None).unwrap();
+            assert_eq!(request.raw_path(), target);
+        }
     }
 
     #[test]

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
@@ -67,7 +67,8 @@ impl Proxy {
         }
     }
 
-    /// How long a backend may be silent while a body is sent on to it: longer than any of the pauses that
+    /// How long a backend may be silent while a body is sent on to it, because while it takes none of it
+    /// our own deadlines do not run (nothing is read from the client): longer than any of the pauses that
     /// are allowed, so that it ends only what nothing else does.
     fn silence_limit(&self, upstream: &Upstream) -> Duration {
         let timeouts = &upstream.params().timeouts;
@@ -94,7 +95,7 @@ impl Proxy {
 
     fn route(&self, session: &Session, context: &mut Context) -> Result<Arc<Upstream>, Fault> {
         let request = session.req_header();
-        let host = request.headers.get(http::header::HOST);
+        let host = request.headers.get(header::HOST);
         let host = host.and_then(|host| host.to_str().ok());
         let path = request.uri.path();
         let snapshot = self.current.load();
@@ -103,9 +104,7 @@ impl Proxy {
             Routed::NotFound => return Err(Fault::NotFound),
             Routed::MethodNotAllowed(allow) => return Err(Fault::MethodNotAllowed(allow.into())),
         };
-        if route.rewrite.is_some() {
-            context.path = Some(route.rewrite_path(path).into_owned());
-        }
+        context.target = route.rewritten(&request.uri).map_err(|_| Fault::Internal)?;
         let upstream = snapshot.upstreams.get(&route.upstream).cloned();
         context.upstream = upstream.clone();
         // The configuration's check has seen that every route's upstream exists.
@@ -153,11 +152,12 @@ impl ProxyHttp for Proxy {
 
     /// The header is complete: its deadline is over.
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
-        if let Some(stream) = ClientStream::of(session) {
+        let client = ClientStream::of(session).map(|stream| {
             stream.clear_deadline();
             stream.set_request_length(headers::request_length(session));
-        }
-        Ok(())
+            stream.address().clone()
+        });
+        headers::take_in(session.req_header_mut(), client)
     }
 
     /// The first slot is taken here and not in `upstream_peer`, because here a refusal can leave the
@@ -186,12 +186,14 @@ impl ProxyHttp for Proxy {
         }
         let lease = context.work.as_ref().and_then(|work| work.lease());
         let lease = lease.ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        Ok(Box::new(if context.body.is_streamed() {
-            let limit = self.silence_limit(lease.upstream());
-            lease.backend().peer_with_read_limit(limit)
-        } else {
-            lease.backend().peer()
-        }))
+        let mut peer = Box::new(lease.backend().peer());
+        if context.body.is_streamed() {
+            peer.options.read_timeout = Some(self.silence_limit(lease.upstream()));
+        }
+        if headers::is_end_to_end(&session.req_header().headers) {
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+        }
+        Ok(peer)
     }
 
     fn fail_to_connect(
@@ -236,13 +238,15 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        let stream = ClientStream::of(session);
-        let client = stream.map(ClientStream::address);
-        headers::forward_request(request, client, context.path.as_deref())?;
+        if let Some(target) = &context.target {
+            request.set_uri(target.clone());
+        }
+        // Answered by us: the body is sent when there is a slot.
+        request.remove_header(&header::EXPECT);
         if let Some(work) = &mut context.work {
             work.sending();
         }
@@ -284,13 +288,14 @@ impl ProxyHttp for Proxy {
             work.answering();
         }
         headers::strip_response(response);
+        let length = headers::content_length(&response.headers);
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
-        } else if headers::has_no_body(&session.req_header().method, response) {
+        } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             attempt::end_work(session, context);
             return Ok(());
-        } else if !context.held.begin(response, &self.held) {
+        } else if !context.held.begin(length, &self.held) {
             // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
         }

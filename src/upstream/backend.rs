@@ -73,15 +73,6 @@ impl Backend {
         self.location.load().peer.clone()
     }
 
-    /// The same with a limit for every read, for a request whose body is sent on as it comes: while the
-    /// backend takes none of it, our own deadlines do not run, because nothing is read from the
-    /// client.
-    pub fn peer_with_read_limit(&self, limit: Duration) -> HttpPeer {
-        let mut peer = self.peer();
-        peer.options.read_timeout = Some(limit);
-        peer
-    }
-
     /// Where it is.
     pub fn location(&self) -> Arc<Location> {
         self.location.load_full()

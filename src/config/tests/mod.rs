@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use http::Method;
+use http::uri::PathAndQuery;
 use pingora::server::configuration::ServerConf;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -96,7 +97,7 @@ fn the_shipped_file_is_what_it_says() {
         host: HostMatch::Any,
         path: PathMatch::Exact("/home".into()),
         methods: vec![Method::GET, Method::HEAD],
-        rewrite: Some("/".into()),
+        rewrite: Some(PathAndQuery::from_static("/")),
         upstream: "demo".into(),
     };
     let backends = vec![
