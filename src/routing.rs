@@ -7,6 +7,7 @@
 //! wins. The method never sends a request to a less specific route: what may not be posted to
 //! `/a/b` may not be posted there by way of `/a` either.
 
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 
 use http::Method;
@@ -98,10 +99,11 @@ impl Router {
     /// Where a request goes. Allocates nothing. `host` is the authority as the client sent it,
     /// with or without a port; `path` has no query.
     pub fn route<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Routed<'a> {
-        let host = host.map(without_port);
+        // Most configurations ask for no host.
+        let host = LazyCell::new(|| host.map(without_port));
         let Some(group) = self.groups.iter().find(|group| {
             let route = &self.routes[group.members[0]];
-            route.host.matches(host) && route.path.matches(path)
+            (route.host == HostMatch::Any || route.host.matches(*host)) && route.path.matches(path)
         }) else {
             return Routed::NotFound;
         };

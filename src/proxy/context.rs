@@ -90,6 +90,6 @@ impl Context {
         let work = self.work.as_mut()?;
         work.lease()
             .inspect(|lease| lease.backend().count_served(now));
-        work.done()
+        work.done().inspect(|socket| socket.put_back(now))
     }
 }

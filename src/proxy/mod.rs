@@ -230,8 +230,14 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
+        let socket = digest.and_then(BackendSocket::of);
+        if socket.as_ref().is_some_and(|socket| !socket.take()) {
+            // In the very moment in which it was taken out of the pool. Nothing was sent.
+            let problem = "closed for being idle";
+            return Err(Error::explain(ErrorType::ConnectionClosed, problem).into_up());
+        }
         if let Some(work) = &mut context.work {
-            work.connected(digest.and_then(BackendSocket::of), !is_reused);
+            work.connected(socket, !is_reused);
         }
         Ok(())
     }

@@ -20,19 +20,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
 use pingora::http::ResponseHeader;
+use pingora::protocols::GetProxyDigest;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{Digest, GetProxyDigest};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
-use rustix::net::{Shutdown, shutdown};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::sleep;
 
+use super::idle::IdleLimit;
 use super::params::{Sources, UpstreamParams};
+use super::socket::BackendSocket;
 use crate::address::{Address, Endpoint};
 
 /// Between two tries to get into a backlog.
@@ -44,46 +45,9 @@ const DISCARD_PREFIX: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0);
 /// Where a backend is whose name has not been resolved yet.
 const NOWHERE: net::SocketAddr = net::SocketAddr::new(IpAddr::V6(DISCARD_PREFIX), 0);
 
-/// A connection to a backend, kept open for as long as anyone holds it.
-#[derive(Clone, Debug)]
-pub struct BackendSocket(Arc<OwnedFd>);
-
-impl BackendSocket {
-    pub(super) fn new(descriptor: OwnedFd) -> Self {
-        Self(Arc::new(descriptor))
-    }
-
-    /// The socket that rides along with this connection.
-    pub fn of(digest: &Digest) -> Option<Self> {
-        let data = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
-        data.downcast_ref::<Self>().cloned()
-    }
-
-    /// Tells the backend that nothing more will be sent: a server that keeps connections alive
-    /// closes this one.
-    pub fn finish(&self) {
-        // Fails only where the backend has closed already.
-        let _ = shutdown(self, Shutdown::Write);
-    }
-
-    /// The connection as a stream of its own, which keeps it open in place of `self`. Of a Unix socket,
-    /// too: reading, writing and closing are the same system calls.
-    pub(super) fn into_std(self) -> io::Result<net::TcpStream> {
-        match Arc::try_unwrap(self.0) {
-            Ok(descriptor) => Ok(descriptor.into()),
-            Err(shared) => shared.try_clone().map(net::TcpStream::from),
-        }
-    }
-}
-
-impl AsFd for BackendSocket {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// How Pingora is to reach a backend. Reads have no timeout here: one deadline of ours covers the
-/// response's header and each pause of its body, for less than a timer per read.
+/// response's header and each pause of its body, for less than a timer per read. Nor has the pool: see
+/// `idle`.
 pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> HttpPeer {
     let timeouts = &upstream.timeouts;
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
@@ -93,7 +57,6 @@ pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> Ht
     if let Some(Endpoint::Unix(_)) = endpoint {
         peer.options.write_timeout = Some(timeouts.write);
     }
-    peer.options.idle_timeout = Some(timeouts.idle);
     peer.options.custom_l4 = Some(Arc::new(Connector::new(upstream)));
     peer
 }
@@ -132,6 +95,7 @@ pub(super) struct Connector {
     sources: Arc<Sources>,
     /// How many connections were made.
     count: AtomicUsize,
+    idle: Arc<IdleLimit>,
 }
 
 impl Connector {
@@ -141,6 +105,7 @@ impl Connector {
             write_timeout: u32::try_from(millis).unwrap_or(u32::MAX),
             sources: upstream.sources.clone(),
             count: AtomicUsize::new(0),
+            idle: IdleLimit::new(upstream.timeouts.idle),
         }
     }
 
@@ -204,11 +169,10 @@ impl Connect for Connector {
             .await
             .map_err(|error| explain(error, address))?;
         let duplicate = duplicate.or_err(ErrorType::InternalError, "duplicating a descriptor")?;
+        let socket = BackendSocket::new(duplicate);
+        self.idle.keep(&socket);
         let response = ResponseHeader::build(200, Some(0))?;
-        stream.set_proxy_digest(ProxyDigest::new(
-            Box::new(response),
-            Some(Box::new(BackendSocket::new(duplicate))),
-        ));
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(response), Some(Box::new(socket))));
         Ok(stream)
     }
 }
@@ -243,6 +207,8 @@ pub(super) fn is_backends_fault(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pingora::protocols::Digest;
+
     use super::*;
 
     #[test]
@@ -262,6 +228,7 @@ mod tests {
             write_timeout: 1_000,
             sources: Arc::default(),
             count: AtomicUsize::new(0),
+            idle: IdleLimit::new(Duration::from_secs(60)),
         };
         let stream = connector.connect(&address).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();

@@ -11,6 +11,7 @@ mod connect;
 #[cfg(test)]
 mod fixtures;
 mod health_check;
+mod idle;
 mod lease;
 mod params;
 mod queue;
@@ -19,6 +20,7 @@ mod queue;
 mod schedules;
 mod selection;
 mod slots;
+mod socket;
 mod sync;
 #[cfg(test)]
 #[cfg(not(feature = "shuttle"))]
@@ -38,10 +40,10 @@ use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalanc
 use crate::health::{Ruling, Verdict};
 
 pub use backend::{Backend, Location};
-pub use connect::BackendSocket;
 pub use lease::{Lease, LeaseWatch, Turn};
 pub use params::{BackendParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
+pub use socket::BackendSocket;
 pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
 
