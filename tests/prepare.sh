@@ -1,6 +1,6 @@
 # Sourced by the other scripts: installs what the tests need beyond Rust and a C compiler, and tells the
-# tests where it is. What it may install: as root, Debian's python3-venv and faketime; in target/python,
-# the servers that tests/suite/pypi.rs runs.
+# tests where it is. What it may install: as root, Debian's python3-venv, faketime, curl and iproute2; in
+# target/python, the servers that tests/suite/pypi.rs runs.
 
 folder=target/python
 # Versions that the figures in the documentation were seen with.
@@ -52,3 +52,7 @@ step "a wall clock that can be moved"
 MAITRED_FAKETIME="$(find_faketime)"
 export MAITRED_FAKETIME
 echo "is $MAITRED_FAKETIME"
+
+step "what the README's commands need, and the network that they are tried in"
+command -v curl || install curl
+command -v ip || install iproute2

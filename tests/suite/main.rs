@@ -41,6 +41,7 @@ mod poller_reload;
 mod poller_schedule;
 mod pypi;
 mod queue;
+mod readme;
 mod requests;
 mod retries;
 mod slots;
