@@ -208,7 +208,7 @@ pub(super) fn event(session: &Session, context: &Context) -> AccessEvent {
     }
 }
 
-/// A line in the making. Without `format!`, whose machinery costs as much as half of the rest of a request.
+/// A line in the making. Without `format!`, with which it cost three times as much (6.7k instructions).
 #[derive(Default)]
 struct Line(String);
 
