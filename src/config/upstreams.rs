@@ -51,9 +51,9 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         "balance",
         "round_robin",
         scalar::choice(&Balance::ALL),
-        "Which of the backends with a free slot gets a request: each in its turn, as often as its \
-         `weight` says; or the one with the least `in_flight / weight` (abandoned requests count, \
-         too), and among equals each in its turn.",
+        "How a backend with a free slot is chosen. `round_robin`: each in its turn, as often as its \
+         `weight` says. `least_requests`: the one with the least `in_flight / weight` (abandoned \
+         requests count, too), among equals each in its turn.",
     );
     let queue = queue(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
