@@ -114,7 +114,8 @@ fn apply(step: &Step, folder: &Path) {
     fs::write(file, text).unwrap();
 }
 
-/// Copies a source tree, without what is built or hidden.
+/// Copies a source tree, without what is built or hidden. Files keep their times, so that cargo takes what
+/// is the same for the same.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -126,7 +127,10 @@ fn copy(from: &Path, to: &Path) {
         if path.is_dir() {
             copy(&path, &to.join(name));
         } else {
-            fs::copy(&path, to.join(name)).unwrap();
+            let time = entry.metadata().unwrap().modified().unwrap();
+            fs::copy(&path, to.join(&name)).unwrap();
+            let copied = fs::File::options().write(true).open(to.join(&name));
+            copied.unwrap().set_modified(time).unwrap();
         }
     }
 }
@@ -140,6 +144,17 @@ fn follow(folder: &Path) {
     for step in steps {
         apply(&step, folder);
     }
+}
+
+/// Makes the copy another package for cargo, which would otherwise take what it builds of the copy for
+/// what it builds of the original.
+fn set_apart(folder: &Path) {
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let version = concat!("\nversion = \"", env!("CARGO_PKG_VERSION"), "\"\n");
+    assert!(text.contains(version));
+    let apart = text.replacen(version, "\nversion = \"0.0.0-example\"\n", 1);
+    fs::write(manifest, apart).unwrap();
 }
 
 /// Runs cargo there, with what is built already of the dependencies.
@@ -173,6 +188,7 @@ fn the_example_of_a_new_algorithm_builds_and_keeps_its_promise() {
         fs::remove_dir_all(&folder).unwrap();
     }
     follow(&folder);
+    set_apart(&folder);
     let test = ["test", "--offline", "--lib", "--"];
     let documents = [("MAITRED_UPDATE_DOCS", "1")];
     cargo(
