@@ -72,7 +72,7 @@ impl Algorithm {
         }
     }
 
-    /// One of the candidates has more or fewer requests in flight.
+    /// One of the candidates has more or fewer requests in flight, and was not full before and after.
     fn update(&mut self, candidate: &Candidate) {
         match self {
             Self::RoundRobin(algorithm) => algorithm.update(candidate),
