@@ -214,11 +214,24 @@ pub(super) fn backend_name() -> Reader<'static, BackendName> {
 
 /// One of several words.
 pub(super) fn choice<T: Copy>(choices: &'static [(&'static str, T)]) -> Reader<'static, T> {
-    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    Reader::new(format!("one of {}", words.join(", ")), move |node| {
-        let found = choices.iter().find(|(word, _)| node.text() == Some(word));
-        found.map(|(_, value)| *value)
+    let words = || choices.iter().map(|(word, _)| *word);
+    let form = format!("one of {}", words().collect::<Vec<_>>().join(", "));
+    let expected = form.clone();
+    Reader::telling(form, move |node| {
+        let text = node.text().unwrap_or_default();
+        let found = choices.iter().find(|(word, _)| *word == text);
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| or_nearest(&expected, text, words()))
     })
+}
+
+/// What was expected, and the word that was probably meant.
+fn or_nearest<'a>(expected: &str, text: &str, words: impl Iterator<Item = &'a str>) -> String {
+    match nearest(text, words) {
+        Some(word) => format!("{expected}, did you mean `{word}`?"),
+        None => expected.to_owned(),
+    }
 }
 
 /// A word from a list that the configuration itself makes.
@@ -228,10 +241,7 @@ pub(super) fn known<'a>(form: &'static str, words: &'a [&'a str]) -> Reader<'a, 
         let mut known = words.iter().copied();
         known
             .find(|word| *word == text)
-            .ok_or_else(|| match nearest(text, words.iter().copied()) {
-                Some(word) => format!("{form}, did you mean `{word}`?"),
-                None => form.to_owned(),
-            })
+            .ok_or_else(|| or_nearest(form, text, words.iter().copied()))
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
-use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
+use crate::upstream::{BackendParams, Balance, QueueParams, Timeouts, UpstreamParams};
 
 use super::health::{self, ProbeParams};
 use super::listeners::Binds;
@@ -47,6 +47,14 @@ pub(super) fn read<'a>(
 }
 
 fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Option<UpstreamParams> {
+    let balance = section.value(
+        "balance",
+        "round_robin",
+        scalar::choice(&Balance::ALL),
+        "How a backend with a free slot is chosen. `round_robin`: each in its turn, as often as its \
+         `weight` says. `least_requests`: the one with the least `in_flight / weight` (abandoned \
+         requests count, too), among equals each in its turn.",
+    );
     let queue = queue(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
     let busy_limit = section.value_or(
@@ -68,6 +76,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
     let name = UpstreamName::from(name);
     Some(UpstreamParams {
         name,
+        balance,
         queue,
         timeouts,
         busy_limit,

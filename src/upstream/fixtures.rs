@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::{BackendParams, QueueParams, Timeouts, Upstream, UpstreamParams};
+use super::{BackendParams, Balance, QueueParams, Timeouts, Upstream, UpstreamParams};
 use crate::health::{Report, Ruling, State};
 
-/// An upstream of backends `0`, `1`, … with this many slots each, all healthy.
+/// An upstream of backends `0`, `1`, … with this many slots each, all healthy, in round robin.
 pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
+    balanced(Balance::RoundRobin, slots, queue)
+}
+
+/// The same, balanced in this way.
+pub(super) fn balanced(balance: Balance, slots: &[u32], queue: usize) -> Arc<Upstream> {
     let timeout = Duration::from_secs(5);
     let backends = slots
         .iter()
@@ -24,6 +29,7 @@ pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
         });
     let upstream = Upstream::new(UpstreamParams {
         name: "test".into(),
+        balance,
         queue: QueueParams {
             size: queue,
             timeout,

@@ -43,12 +43,13 @@ pub use backend::{Backend, Location};
 pub use lease::{Lease, LeaseWatch, Turn};
 pub use params::{BackendParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
+pub use selection::Balance;
 pub use socket::BackendSocket;
 pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
 
 use health_check::{Identity, RulingHealth};
-use selection::{Rotation, RoundRobin};
+use selection::{Selection, Selector};
 use slots::{Edition, Slots, Terms};
 use sync::Mutex;
 
@@ -86,7 +87,7 @@ pub struct Upstream {
     backends: Vec<Backend>,
     /// The same backends as the `LoadBalancer` knows them.
     targets: Box<[Target]>,
-    rotation: Arc<Rotation>,
+    selection: Arc<Selection>,
     slots: Mutex<Slots>,
 }
 
@@ -102,22 +103,22 @@ impl Upstream {
         let targets: Box<[_]> = targets
             .map(|(index, params)| target(index, params))
             .collect();
-        let rotation = Arc::new(Rotation::new(targets.clone()));
+        let selection = Arc::new(Selection::new(params.balance, targets.clone()));
         let first = Edition {
             ruling: Arc::default(),
-            balancer: balancer(&params.backends, &targets, &rotation, Arc::default()),
+            balancer: balancer(&params.backends, &targets, &selection, Arc::default()),
             terms: params
                 .backends
                 .iter()
                 .map(|params| terms(params, None, false))
                 .collect(),
         };
-        let slots = Slots::new(first, rotation.clone(), params.queue.size, Instant::now());
+        let slots = Slots::new(first, selection.clone(), params.queue.size, Instant::now());
         Arc::new(Self {
             params,
             backends,
             targets,
-            rotation,
+            selection,
             slots: Mutex::new(slots),
         })
     }
@@ -148,7 +149,7 @@ impl Upstream {
         let balancer = balancer(
             &self.params.backends,
             &self.targets,
-            &self.rotation,
+            &self.selection,
             ruling.clone(),
         );
         // Both only fail when discovery does, and ours is a fixed list.
@@ -283,9 +284,9 @@ fn terms(params: &BackendParams, verdict: Option<&Verdict>, admitted: bool) -> T
 fn balancer(
     backends: &[BackendParams],
     targets: &[Target],
-    rotation: &Arc<Rotation>,
+    selection: &Arc<Selection>,
     ruling: Arc<Ruling>,
-) -> LoadBalancer<RoundRobin> {
+) -> LoadBalancer<Selector> {
     let identified = backends.iter().zip(targets).map(|(params, target)| {
         let mut target = target.clone();
         target.ext.insert(Identity::of(params));
@@ -293,7 +294,7 @@ fn balancer(
     });
     let discovery = Static::new(identified.collect());
     let mut balancer =
-        LoadBalancer::from_backends_with_config(Backends::new(discovery), Some(rotation.clone()));
+        LoadBalancer::from_backends_with_config(Backends::new(discovery), Some(selection.clone()));
     balancer.set_health_check(Box::new(RulingHealth::new(ruling)));
     balancer
 }

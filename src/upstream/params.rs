@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Balance;
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
@@ -13,6 +14,8 @@ use crate::id::{BackendName, UpstreamName};
 pub struct UpstreamParams {
     /// Unique in the configuration.
     pub name: UpstreamName,
+    /// How it is chosen among the backends that have a free slot.
+    pub balance: Balance,
     /// Who may wait, and how long.
     pub queue: QueueParams,
     /// Every wait of one request.
@@ -22,7 +25,7 @@ pub struct UpstreamParams {
     pub busy_limit: Duration,
     /// Where connections to the backends come from.
     pub sources: Arc<Sources>,
-    /// In configuration order, which is the order of the round robin. Not empty; names and
+    /// In configuration order, which is the order in which they have their turns. Not empty; names and
     /// addresses are unique.
     pub backends: Vec<BackendParams>,
 }

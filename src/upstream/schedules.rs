@@ -9,8 +9,8 @@ use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 
-use super::fixtures::{report, upstream};
-use super::{Arrival, BackendIndex, Lease, Refusal, Turn, Upstream};
+use super::fixtures::{balanced, report, upstream};
+use super::{Arrival, BackendIndex, Balance, Lease, Refusal, Turn, Upstream};
 
 const SCHEDULES: usize = 20_000;
 
@@ -88,10 +88,16 @@ fn shuttle_everyone_who_stays_is_served() {
 /// A backend turns sick and healthy again while requests come and go.
 #[test]
 fn shuttle_health_changes_strand_nobody() {
+    for (_, balance) in Balance::ALL {
+        health_changes_strand_nobody(balance);
+    }
+}
+
+fn health_changes_strand_nobody(balance: Balance) {
     shuttle::check_random(
-        || {
-            let slots = [1, 1];
-            let (upstream, counters) = (upstream(&slots, 9), Counters::new(&slots));
+        move || {
+            let slots = [1, 2];
+            let (upstream, counters) = (balanced(balance, &slots, 9), Counters::new(&slots));
             let mut threads: Vec<_> = (0..3)
                 .map(|_| {
                     let (upstream, counters) = (upstream.clone(), counters.clone());

@@ -17,7 +17,7 @@ use std::time::Instant;
 use pingora_load_balancing::LoadBalancer;
 
 use super::queue::{Place, Queue, Ticket};
-use super::selection::{Candidate, Rotation, RoundRobin};
+use super::selection::{Candidate, Selection, Selector};
 use super::{BackendIndex, Refusal};
 use crate::health::Ruling;
 
@@ -41,7 +41,7 @@ pub(super) enum Arrival {
 pub(super) struct Edition {
     pub(super) ruling: Arc<Ruling>,
     /// Checked by `ruling`.
-    pub(super) balancer: LoadBalancer<RoundRobin>,
+    pub(super) balancer: LoadBalancer<Selector>,
     /// By backend index.
     pub(super) terms: Vec<Terms>,
 }
@@ -102,15 +102,24 @@ impl Account {
     fn is_full(&self) -> bool {
         self.in_flight >= self.terms.max_in_flight
     }
+
+    fn candidate(&self, index: BackendIndex) -> Candidate {
+        Candidate {
+            index,
+            weight: self.terms.weight,
+            in_flight: self.in_flight,
+            has_room: !self.is_full(),
+        }
+    }
 }
 
 /// Slots and queue of one upstream. Live: carried across health changes.
 pub(super) struct Slots {
     accounts: Vec<Account>,
-    balancer: LoadBalancer<RoundRobin>,
+    balancer: LoadBalancer<Selector>,
     /// What `balancer` was checked by.
     ruling: Arc<Ruling>,
-    rotation: Arc<Rotation>,
+    selection: Arc<Selection>,
     queue: Queue<Call>,
     queue_size: usize,
     next_ticket: u64,
@@ -123,7 +132,7 @@ impl Slots {
     /// Nobody is eligible until the first [`Slots::publish`].
     pub(super) fn new(
         edition: Edition,
-        rotation: Arc<Rotation>,
+        selection: Arc<Selection>,
         queue_size: usize,
         now: Instant,
     ) -> Self {
@@ -132,7 +141,7 @@ impl Slots {
             accounts: terms.map(|terms| Account::new(terms, now)).collect(),
             balancer: edition.balancer,
             ruling: edition.ruling,
-            rotation,
+            selection,
             queue: Queue::new(),
             queue_size,
             next_ticket: 0,
@@ -213,17 +222,15 @@ impl Slots {
         let account = &mut self.accounts[index.0];
         let was_full = account.is_full();
         account.in_flight -= 1;
-        if account.is_full() {
+        if account.is_full() || !account.is_eligible() {
             return None;
         }
-        if account.is_eligible() && self.queue.waiting() > 0 {
+        if self.queue.waiting() > 0 {
             account.in_flight += 1;
             return self.queue.call_head(Call::Seated(index));
         }
-        if was_full {
-            self.rotation.set_full(index, false);
-            self.available += usize::from(account.is_eligible());
-        }
+        self.available += usize::from(was_full);
+        self.selection.update(&account.candidate(index));
         None
     }
 
@@ -318,34 +325,26 @@ impl Slots {
         if self.available == 0 {
             return None;
         }
-        self.balancer
-            .select_with(b"", usize::MAX, |_, healthy| healthy)?;
-        let index = self.rotation.take_offered();
+        // Whoever is offered is healthy (see `selection`): there is no need for a second offer.
+        self.balancer.select_with(b"", 1, |_, healthy| healthy)?;
+        let index = self.selection.offered();
         let account = &mut self.accounts[index.0];
         account.in_flight += 1;
-        if account.is_full() {
-            self.rotation.set_full(index, true);
-            self.available -= 1;
-        }
+        self.available -= usize::from(account.is_full());
+        self.selection.update(&account.candidate(index));
         Some(index)
     }
 
     /// Derives what selection needs from the accounts, after their terms or eligibility changed.
     fn refresh(&mut self) {
-        let mut candidates = Vec::with_capacity(self.accounts.len());
-        self.available = 0;
-        for (position, account) in self.accounts.iter().enumerate() {
-            let index = BackendIndex(position);
-            self.rotation.set_full(index, account.is_full());
-            if account.is_eligible() {
-                self.available += usize::from(!account.is_full());
-                candidates.push(Candidate {
-                    index,
-                    weight: account.terms.weight,
-                });
-            }
-        }
-        self.rotation.replace(candidates);
+        let accounts = self.accounts.iter().enumerate();
+        let candidates: Vec<_> = accounts
+            .filter(|(_, account)| account.is_eligible())
+            .map(|(index, account)| account.candidate(BackendIndex(index)))
+            .collect();
+        let available = candidates.iter().filter(|candidate| candidate.has_room);
+        self.available = available.count();
+        self.selection.replace(&candidates);
     }
 
     /// Hands free slots to those who wait, until one or the other runs out.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
-use super::fixtures::{report, rule, upstream};
+use super::fixtures::{balanced, report, rule, upstream};
 use super::queue::Place;
 use super::slots::{Arrival as Answer, Call, Slots};
 use super::*;
@@ -161,6 +161,18 @@ fn the_file_has_the_last_word_on_weight() {
 }
 
 #[test]
+fn the_least_loaded_gets_the_request_and_abandoned_slots_are_load() {
+    let upstream = balanced(Balance::LeastRequests, &[9, 9], 0);
+    let [first, second, third, fourth] = [(); 4].map(|()| seated(&upstream));
+    let places = [&first, &second, &third, &fourth].map(|lease| lease.index().0);
+    assert_eq!(places, [0, 1, 0, 1]);
+    first.abandon();
+    third.abandon();
+    drop(second);
+    assert_eq!(order(&upstream, 3), [1, 1, 1], "one request against two");
+}
+
+#[test]
 fn who_is_drained_finishes_what_it_has_and_gets_nothing_new() {
     let upstream = upstream(&[2, 2], 0);
     let lease = seated(&upstream);
@@ -259,6 +271,15 @@ enum Step {
 
 const BACKENDS: usize = 4;
 
+/// A way to balance, and weights. What they make of a round robin is told by its own tests.
+fn ways_to_balance() -> impl Strategy<Value = (Balance, Vec<u32>)> {
+    let weights = prop::collection::vec(1..4u32, BACKENDS);
+    prop_oneof![
+        Just((Balance::RoundRobin, vec![1; BACKENDS])),
+        weights.prop_map(|weights| (Balance::LeastRequests, weights)),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => Just(Step::Arrive),
@@ -274,6 +295,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// The reference: everything in plain lists, every rule written out.
 struct Model {
+    balance: Balance,
+    weights: Vec<u32>,
     slots: Vec<u32>,
     healthy: Vec<bool>,
     ejected: Vec<bool>,
@@ -291,9 +314,12 @@ impl Model {
         self.healthy[backend] && !self.ejected[backend]
     }
 
+    fn in_flight(&self, backend: usize) -> u32 {
+        self.served.iter().filter(|(_, at)| *at == backend).count() as u32
+    }
+
     fn has_room(&self, backend: usize) -> bool {
-        let taken = self.served.iter().filter(|(_, at)| *at == backend).count();
-        taken < self.slots[backend] as usize
+        self.in_flight(backend) < self.slots[backend]
     }
 
     /// The next eligible backend in order, from `from` on.
@@ -305,16 +331,30 @@ impl Model {
     }
 
     fn select(&mut self) -> Option<usize> {
-        let around = (self.turn..BACKENDS).chain(0..self.turn);
-        let chosen = around
+        let around: Vec<_> = (self.turn..BACKENDS).chain(0..self.turn).collect();
+        let mut available = around
             .into_iter()
-            .find(|backend| self.is_eligible(*backend) && self.has_room(*backend))?;
-        self.turn = self.eligible_from((chosen + 1) % BACKENDS)?;
-        Some(chosen)
+            .filter(|backend| self.is_eligible(*backend) && self.has_room(*backend));
+        match self.balance {
+            Balance::RoundRobin => {
+                let chosen = available.next()?;
+                self.turn = self.eligible_from((chosen + 1) % BACKENDS)?;
+                Some(chosen)
+            }
+            Balance::LeastRequests => {
+                // The weights have the common multiple 6; of equal ones this finds the first.
+                let load = |backend: &usize| self.in_flight(*backend) * 6 / self.weights[*backend];
+                let chosen = available.min_by_key(load)?;
+                self.turn = (chosen + 1) % BACKENDS;
+                Some(chosen)
+            }
+        }
     }
 
     fn eligibility_changed(&mut self) {
-        self.turn = self.eligible_from(self.turn).unwrap_or(0);
+        if self.balance == Balance::RoundRobin {
+            self.turn = self.eligible_from(self.turn).unwrap_or(0);
+        }
         while !self.queue.is_empty()
             && let Some(backend) = self.select()
         {
@@ -345,8 +385,11 @@ impl Model {
 /// A health file with what the model knows.
 fn said(model: &Model) -> Vec<u8> {
     let entry = |index: usize| {
-        let (healthy, slots) = (model.healthy[index], model.slots[index]);
-        let entry = serde_json::json!({ "healthy": healthy, "max_in_flight": slots });
+        let entry = serde_json::json!({
+            "healthy": model.healthy[index],
+            "max_in_flight": model.slots[index],
+            "weight": model.weights[index],
+        });
         (index.to_string(), entry)
     };
     let entries: serde_json::Map<_, _> = (0..BACKENDS).map(entry).collect();
@@ -402,12 +445,15 @@ proptest! {
     /// Slots are never exceeded, order is kept, nobody is lost and nobody served twice.
     #[test]
     fn slots_and_queue_do_as_the_model_does(
+        (balance, weights) in ways_to_balance(),
         slots in prop::collection::vec(1..3u32, BACKENDS),
         queue_size in 0..12usize,
         steps in prop::collection::vec(step(), 0..150),
     ) {
-        let upstream = upstream(&slots, queue_size);
+        let upstream = balanced(balance, &slots, queue_size);
         let mut model = Model {
+            balance,
+            weights,
             slots,
             healthy: vec![true; BACKENDS],
             ejected: vec![false; BACKENDS],
@@ -416,6 +462,7 @@ proptest! {
             queue: vec![],
             served: vec![],
         };
+        rule(&upstream, &said(&model));
         let (mut waiting, mut served) = (BTreeMap::new(), vec![]);
         for step in steps {
             if let Step::Slots(slots) = &step {

@@ -128,3 +128,38 @@ async fn a_backend_that_the_file_does_not_name_gets_nothing() {
     .await;
     assert_goes_round(&answering(&lb, 10).await, &["alpha", "beta"]);
 }
+
+/// How many of eight requests go to a backend that does not answer and how many to one that does at once,
+/// if each comes after the one before is answered or in service.
+async fn shares_of_a_stuck_and_a_quick_one(balance: &str) -> (usize, usize) {
+    let (stuck, quick) = (
+        backend("stuck").held().start().await,
+        backend("quick").start().await,
+    );
+    let site = proxy()
+        .upstream("web", [&stuck, &quick])
+        .backend_key("stuck", "max_in_flight", 9)
+        .backend_key("quick", "max_in_flight", 9)
+        .site();
+    site.edit_config(|config| config["maitred"]["upstreams"]["web"]["balance"] = balance.into());
+    let lb = site.started().await;
+    let mut clients = Vec::new();
+    for requests in 1..=8 {
+        let mut client = lb.connect().await;
+        client.send(&get("/home")).await.unwrap();
+        clients.push(client);
+        until("it is answered or in service", 5.secs(), async || {
+            stuck.begun() + quick.served() == requests
+                && lb.backend_status("quick").await["in_flight"] == 0
+        })
+        .await;
+    }
+    (stuck.begun(), quick.begun())
+}
+
+#[tokio::test]
+async fn least_requests_spares_a_backend_that_is_stuck_and_round_robin_does_not() {
+    let round_robin = shares_of_a_stuck_and_a_quick_one("round_robin").await;
+    let least_requests = shares_of_a_stuck_and_a_quick_one("least_requests").await;
+    assert_eq!((round_robin, least_requests), ((4, 4), (1, 7)));
+}

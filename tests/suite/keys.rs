@@ -138,6 +138,10 @@ const TESTS: &[(&str, &str)] = &[
         "poller_probe::each_upstream_has_its_own_path_host_and_statuses",
     ),
     (
+        "upstreams.NAME.balance",
+        "balance::least_requests_spares_a_backend_that_is_stuck_and_round_robin_does_not",
+    ),
+    (
         "upstreams.NAME.queue.size",
         "queue::one_more_than_the_queue_holds_is_refused_at_once",
     ),

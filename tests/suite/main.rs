@@ -17,6 +17,7 @@ mod balance;
 mod bodies;
 mod clocks;
 mod connections;
+mod contributing;
 mod demo;
 mod early_bytes;
 mod failover;

@@ -16,7 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::health::{State, WhenMissing, WhenStale};
 use crate::routing::{HostMatch, PathMatch, Route};
-use crate::upstream::{BackendParams, QueueParams, Timeouts, UpstreamParams};
+use crate::upstream::{BackendParams, Balance, QueueParams, Timeouts, UpstreamParams};
 
 use super::server::WITHOUT_EFFECT;
 use super::*;
@@ -72,6 +72,7 @@ fn backend(name: &str, address: &str) -> BackendParams {
 fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
     UpstreamParams {
         name: "demo".into(),
+        balance: Balance::RoundRobin,
         queue: QueueParams {
             size: 10_000,
             timeout: seconds(30),
@@ -224,6 +225,7 @@ maitred:
     - { match: { host: localhost, path: /, methods: [PURGE] }, upstream: b.2 }
   upstreams:
     b.2:
+      balance: least_requests
       queue: { size: 0, timeout: 1ms }
       timeouts:
         { connect: 2ms, response_header: 3ms, read: 4ms, write: 5ms, idle: 6ms, request: 24h }
@@ -311,6 +313,10 @@ fn upstreams_are_read_as_written() {
         request: seconds(86_400),
     };
     assert_eq!((first.name.as_str(), first.timeouts), ("b.2", timeouts));
+    assert_eq!(
+        (first.balance, second.balance),
+        (Balance::LeastRequests, Balance::RoundRobin)
+    );
     assert_eq!(
         first.queue,
         QueueParams {

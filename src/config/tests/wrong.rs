@@ -730,10 +730,31 @@ fn weights_and_states_are_checked() {
             "c:7:45: maitred.upstreams.demo.backends[0].state: down is not one of ready, drain, maint",
         ),
         (
-            upstreamed("balance: round_robin"),
-            "c:6:7: maitred.upstreams.demo.balance: unknown key, expected one of poller, queue, timeouts, busy_limit, backends",
+            upstreamed("retry: {}"),
+            "c:6:7: maitred.upstreams.demo.retry: unknown key, expected one of poller, balance, queue, timeouts, busy_limit, backends",
         ),
     ]);
+}
+
+#[test]
+fn ways_to_balance_are_checked() {
+    assert_eq!(said(&upstreamed("balance: least_requests")), "");
+    let wrong = said(&upstreamed("balance: roundrobin"));
+    let place = "c:6:16: maitred.upstreams.demo.balance: roundrobin is not one of round_robin, ";
+    assert!(wrong.starts_with(place), "{wrong}");
+    assert!(wrong.ends_with(", did you mean `round_robin`?"), "{wrong}");
+    for (value, shown) in [("least_conn", "least_conn"), ("[round_robin]", "a list")] {
+        let wrong = said(&upstreamed(&format!("balance: {value}")));
+        assert!(
+            wrong.contains(&format!("{shown} is not one of ")),
+            "{wrong}"
+        );
+        assert!(!wrong.contains("did you mean"), "{wrong}");
+    }
+    assert_said([(
+        upstreamed("ballance: round_robin"),
+        "c:6:7: maitred.upstreams.demo.ballance: unknown key, did you mean `balance`?",
+    )]);
 }
 
 #[test]
