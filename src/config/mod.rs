@@ -30,6 +30,7 @@ mod environment;
 mod health;
 mod listeners;
 mod notes;
+mod queue;
 mod reference;
 mod routes;
 mod scalar;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::HeaderName;
 use http::uri::PathAndQuery;
 
 use crate::address::{Address, AddressError};
@@ -209,6 +210,13 @@ pub(super) fn backend_name() -> Reader<'static, BackendName> {
     Reader::new(NAME, |node| {
         let name = node.text().filter(|text| is_name(text));
         name.map(BackendName::from)
+    })
+}
+
+/// The name of a header field.
+pub(super) fn header_name() -> Reader<'static, HeaderName> {
+    Reader::new("a header's name such as X-Tenant", |node| {
+        node.text()?.parse().ok()
     })
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
-use crate::upstream::{BackendParams, Balance, QueueParams, Timeouts, UpstreamParams};
+use crate::upstream::{BackendParams, Balance, Timeouts, UpstreamParams};
 
 use super::health::{self, ProbeParams};
 use super::listeners::Binds;
 use super::notes::Place;
+use super::queue;
 use super::scalar::{self, duration};
 use super::section::{Section, Value};
 
@@ -55,7 +56,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
          `weight` says. `least_requests`: the one with the least `in_flight / weight` (abandoned \
          requests count, too), among equals each in its turn.",
     );
-    let queue = queue(section.section("queue"));
+    let queue = queue::read(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
     let busy_limit = section.value_or(
         "busy_limit",
@@ -83,25 +84,6 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         sources: Arc::default(),
         backends: backends?,
     })
-}
-
-fn queue(mut section: Section<'_>) -> QueueParams {
-    let params = QueueParams {
-        size: section.value(
-            "size",
-            "10000",
-            scalar::integer(0..=1_000_000),
-            "How many requests may wait; one more is 503 at once.",
-        ),
-        timeout: section.value(
-            "timeout",
-            "30s",
-            duration(),
-            "How long one may wait, then 503; `timeouts.request` may end it earlier.",
-        ),
-    };
-    section.finish();
-    params
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

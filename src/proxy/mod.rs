@@ -7,6 +7,7 @@ mod attempt;
 mod body;
 mod context;
 mod fault;
+mod guest;
 mod headers;
 mod reply;
 mod seating;

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fault::Fault;
+use super::guest;
 use crate::door::{Departure, Departures};
 use crate::upstream::{Arrival, Lease, Turn, Upstream, Work};
 
@@ -22,7 +23,8 @@ pub(super) async fn seat(
     context: &mut Context,
     upstream: &Arc<Upstream>,
 ) -> Result<(), Fault> {
-    let lease = match upstream.arrive(context.ticket) {
+    let ask = guest::ask(session, context, upstream);
+    let lease = match upstream.arrive(ask) {
         Arrival::Seated(lease) => lease,
         Arrival::Refused(refusal) => return Err(refusal.into()),
         Arrival::Waiting(turn) => {

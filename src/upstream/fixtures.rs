@@ -4,10 +4,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{BackendParams, Balance, QueueParams, Timeouts, Upstream, UpstreamParams};
+use http::HeaderName;
+
+use super::{
+    Ask, BackendParams, Balance, FairBy, Guest, PriorityParams, QueueParams, Timeouts, Upstream,
+    UpstreamParams,
+};
 use crate::health::{Report, Ruling, State};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An upstream of backends `0`, `1`, … with this many slots each, all healthy, in round robin.
 pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
@@ -16,7 +23,47 @@ pub(super) fn upstream(slots: &[u32], queue: usize) -> Arc<Upstream> {
 
 /// The same, balanced in this way.
 pub(super) fn balanced(balance: Balance, slots: &[u32], queue: usize) -> Arc<Upstream> {
-    let timeout = Duration::from_secs(5);
+    queued(balance, slots, queue_of(queue))
+}
+
+/// A queue in which so many may wait, first in, first out.
+pub(super) fn queue_of(size: usize) -> QueueParams {
+    QueueParams {
+        size,
+        size_per_key: size,
+        timeout: TIMEOUT,
+        fair_by: None,
+        priority: None,
+    }
+}
+
+/// One in which each key has its turn.
+pub(super) fn fair_queue_of(size: usize) -> QueueParams {
+    QueueParams {
+        fair_by: Some(FairBy::ClientAddress),
+        ..queue_of(size)
+    }
+}
+
+/// One in which some are more urgent, for as long as the others stand it.
+pub(super) fn with_priority(params: QueueParams, aging: Duration) -> QueueParams {
+    QueueParams {
+        priority: Some(PriorityParams {
+            header: HeaderName::from_static("x-priority"),
+            trusted: Vec::new(),
+            aging,
+        }),
+        ..params
+    }
+}
+
+/// A request that is nobody's in particular asks for the first time.
+pub(super) fn first() -> Ask {
+    Ask::First(Guest::any(Instant::now()))
+}
+
+/// The same, with a queue of its own.
+pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc<Upstream> {
     let backends = slots
         .iter()
         .enumerate()
@@ -30,19 +77,16 @@ pub(super) fn balanced(balance: Balance, slots: &[u32], queue: usize) -> Arc<Ups
     let upstream = Upstream::new(UpstreamParams {
         name: "test".into(),
         balance,
-        queue: QueueParams {
-            size: queue,
-            timeout,
-        },
+        queue,
         timeouts: Timeouts {
-            connect: timeout,
-            response_header: timeout,
-            read: timeout,
-            write: timeout,
-            idle: timeout,
-            request: timeout,
+            connect: TIMEOUT,
+            response_header: TIMEOUT,
+            read: TIMEOUT,
+            write: TIMEOUT,
+            idle: TIMEOUT,
+            request: TIMEOUT,
         },
-        busy_limit: timeout,
+        busy_limit: TIMEOUT,
         sources: Arc::default(),
         backends: backends.collect(),
     });

@@ -90,12 +90,13 @@ impl fmt::Debug for Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        let now = self.upstream.time_if_requests_age();
         let waker = {
             let mut slots = self.upstream.slots.lock();
             if *self.is_abandoned.get_mut() {
-                slots.release_abandoned(self.index)
+                slots.release_abandoned(self.index, now)
             } else {
-                slots.release(self.index)
+                slots.release(self.index, now)
             }
         };
         wake(waker);
@@ -147,7 +148,8 @@ impl Future for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let waker = self.upstream.slots.lock().leave(place);
+            let now = self.upstream.time_if_requests_age();
+            let waker = self.upstream.slots.lock().leave(place, now);
             wake(waker);
         }
     }

@@ -10,9 +10,11 @@ mod backend;
 mod connect;
 #[cfg(test)]
 mod fixtures;
+mod guest;
 mod health_check;
 mod idle;
 mod lease;
+mod network;
 mod params;
 mod queue;
 #[cfg(test)]
@@ -40,8 +42,10 @@ use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalanc
 use crate::health::{Ruling, Verdict};
 
 pub use backend::{Backend, Location};
+pub use guest::{Ask, FairBy, Guest, Key, Keys, Priority};
 pub use lease::{Lease, LeaseWatch, Turn};
-pub use params::{BackendParams, QueueParams, Sources, Timeouts, UpstreamParams};
+pub use network::{Network, NetworkError};
+pub use params::{BackendParams, PriorityParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
 pub use selection::Balance;
 pub use socket::BackendSocket;
@@ -49,6 +53,7 @@ pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
 
 use health_check::{Identity, RulingHealth};
+use queue::Rules;
 use selection::{Selection, Selector};
 use slots::{Edition, Slots, Terms};
 use sync::Mutex;
@@ -62,7 +67,7 @@ pub struct BackendIndex(usize);
 pub enum Refusal {
     /// The report admits nobody: it calls every backend sick, or names none of them.
     NoneEligible,
-    /// The queue is full.
+    /// The queue is full, or as full as it may be of this client's requests.
     QueueFull,
     /// The process stops.
     Stopping,
@@ -88,6 +93,7 @@ pub struct Upstream {
     /// The same backends as the `LoadBalancer` knows them.
     targets: Box<[Target]>,
     selection: Arc<Selection>,
+    keys: Keys,
     slots: Mutex<Slots>,
 }
 
@@ -113,12 +119,14 @@ impl Upstream {
                 .map(|params| terms(params, None, false))
                 .collect(),
         };
-        let slots = Slots::new(first, selection.clone(), params.queue.size, Instant::now());
+        let rules = rules(&params.queue);
+        let slots = Slots::new(first, selection.clone(), rules, Instant::now());
         Arc::new(Self {
             params,
             backends,
             targets,
             selection,
+            keys: Keys::default(),
             slots: Mutex::new(slots),
         })
     }
@@ -194,15 +202,20 @@ impl Upstream {
         }
     }
 
-    /// A request asks for a slot: for the first time with `None`, later with the ticket that its
-    /// lease or turn had, which keeps its place ahead of those who came after it.
-    pub fn arrive(self: &Arc<Self>, ticket: Option<Ticket>) -> Arrival {
-        let (ticket, arrival) = self.slots.lock().arrive(ticket);
+    /// Tells one client from another, for its queue.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// A request asks for a slot. With the ticket of an earlier lease it goes ahead of all who had none.
+    pub fn arrive(self: &Arc<Self>, ask: Ask) -> Arrival {
+        let (ticket, arrival) = self.slots.lock().arrive(ask);
         match arrival {
             slots::Arrival::Seated(index) => {
                 Arrival::Seated(Lease::new(self.clone(), index, ticket))
             }
-            slots::Arrival::Waiting(place) => {
+            slots::Arrival::Waiting(place, displaced) => {
+                wake(displaced);
                 Arrival::Waiting(Turn::new(self.clone(), place, ticket))
             }
             slots::Arrival::Refused(refusal) => Arrival::Refused(refusal),
@@ -244,6 +257,11 @@ impl Upstream {
         wake(wakers);
     }
 
+    /// The time, where the queue goes by it.
+    fn time_if_requests_age(&self) -> Option<Instant> {
+        self.params.queue.priority.is_some().then(Instant::now)
+    }
+
     /// How many requests wait for a slot.
     pub fn waiting(&self) -> usize {
         self.slots.lock().waiting()
@@ -264,6 +282,16 @@ impl Upstream {
                 .collect(),
             ruling,
         }
+    }
+}
+
+/// What the queue goes by.
+fn rules(params: &QueueParams) -> Rules {
+    Rules {
+        size: params.size,
+        size_per_key: params.size_per_key,
+        is_fair: params.fair_by.is_some(),
+        aging: params.priority.as_ref().map(|priority| priority.aging),
     }
 }
 

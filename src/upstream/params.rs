@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Balance;
+use http::HeaderName;
+
+use super::{Balance, FairBy, Network};
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
@@ -56,12 +58,37 @@ impl Sources {
 }
 
 /// Limits of an upstream's queue.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueParams {
     /// How many requests may wait; one more is answered 503 at once. 0: nobody waits.
     pub size: usize,
+    /// How many requests of one key and class may wait, if `fair_by` gives them one.
+    pub size_per_key: usize,
     /// How long a request may wait for its turn, all its attempts together.
     pub timeout: Duration,
+    /// What tells clients apart, if they are to have their turns one after the other.
+    pub fair_by: Option<FairBy>,
+    /// Who may say how urgent a request is, if anybody.
+    pub priority: Option<PriorityParams>,
+}
+
+/// Who may say how urgent a request is, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriorityParams {
+    /// The header that says it.
+    pub header: HeaderName,
+    /// Whose word counts. Not empty.
+    pub trusted: Vec<Network>,
+    /// How long a request waits before its class, too, gets some of the slots.
+    pub aging: Duration,
+}
+
+impl PriorityParams {
+    /// Whether what a client at this address says counts.
+    pub fn trusts(&self, address: Option<IpAddr>) -> bool {
+        let mut networks = self.trusted.iter();
+        address.is_some_and(|address| networks.any(|network| network.contains(address)))
+    }
 }
 
 /// Every wait of one request. None is endless.

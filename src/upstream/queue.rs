@@ -1,17 +1,27 @@
-//! Who waits for a slot, first in, first out by ticket. A plain data structure: the slots lock it.
+//! Who waits for a slot, and who is next. A plain data structure: the slots lock it.
 //!
-//! A doubly linked list through a slab: joining at the back, leaving from anywhere and calling the
-//! head cost the same at 10 and at 10,000 waiting. A retried request keeps its ticket and goes in
-//! by it: the walk from the head passes only other retried requests, which are at most as many as
-//! there are slots.
+//! Who comes for the first time stands in a line of its key and class ([`lines`]); where the configuration
+//! asks for neither, there is one line, first in, first out. A request whose attempt failed had its turn
+//! already, so it goes ahead of all who did not, by ticket among its like; with one line, that is the order
+//! of tickets.
 //!
-//! Invariant: the list is sorted by ticket, strictly ascending, and holds exactly the entries that
-//! were not called yet. An entry stays in the slab until its owner leaves: keys are not reused
-//! under anyone's feet.
+//! Joining, leaving from anywhere and calling the next cost the same at 10 and at 10,000 waiting. Who comes
+//! again walks past others that did, which are at most as many as there are slots.
+//!
+//! Invariant: the lines hold exactly the entries that were not called yet. An entry stays in the slab until
+//! its owner leaves: places are not reused under anyone's feet.
+
+mod chain;
+mod lines;
 
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+use super::Guest;
+use chain::{Chains, List};
+use lines::{LineIndex, Lines};
 
 /// A request's place in time: lower goes first. Kept through its retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,21 +31,46 @@ pub struct Ticket(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(usize);
 
+/// Who may wait, and in which order they are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// How many may wait.
+    pub(super) size: usize,
+    /// How many of one key and class.
+    pub(super) size_per_key: usize,
+    /// Each key has its turn.
+    pub(super) is_fair: bool,
+    /// Some are more urgent than others, and this is how long the others stand it.
+    pub(super) aging: Option<Duration>,
+}
+
+/// Whether one more may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Free,
+    /// Once this one was called, to go.
+    Of(Place),
+    Full,
+}
+
 /// The waiting requests; `C` is what a called one is told.
 #[derive(Debug)]
 pub(super) struct Queue<C> {
+    rules: Rules,
     entries: Slab<Entry<C>>,
-    head: Option<usize>,
-    tail: Option<usize>,
+    lines: Lines,
+    /// Who comes again, by ticket.
+    returned: List,
+    returns: Chains,
     waiting: usize,
 }
 
 #[derive(Debug)]
 struct Entry<C> {
     ticket: Ticket,
+    /// Where it waits; `None` for one that comes again.
+    line: Option<LineIndex>,
     state: State<C>,
-    previous: Option<usize>,
-    next: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -45,11 +80,13 @@ enum State<C> {
 }
 
 impl<C> Queue<C> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(rules: Rules) -> Self {
         Self {
+            rules,
             entries: Slab::new(),
-            head: None,
-            tail: None,
+            lines: Lines::new(rules.is_fair, rules.aging),
+            returned: List::default(),
+            returns: Chains::default(),
             waiting: 0,
         }
     }
@@ -59,31 +96,71 @@ impl<C> Queue<C> {
         self.waiting
     }
 
-    /// Joins behind every lower ticket.
-    pub(super) fn join(&mut self, ticket: Ticket) -> Place {
-        let before = self.last_before(ticket);
-        let after = match before {
-            Some(key) => self.entries[key].next,
-            None => self.head,
-        };
-        let key = self.entries.insert(Entry {
-            ticket,
-            state: State::Waiting(None),
-            previous: before,
-            next: after,
-        });
-        self.link(before, Some(key));
-        self.link(Some(key), after);
-        self.waiting += 1;
-        Place(key)
+    /// Whether this guest may join.
+    pub(super) fn room_for(&self, guest: &Guest) -> Room {
+        let Rules {
+            size, size_per_key, ..
+        } = self.rules;
+        // Without keys the length of a line is no limit: then nobody looks for it.
+        if self.rules.is_fair && self.lines.length_for(guest) >= size_per_key {
+            return Room::Full;
+        }
+        if self.waiting < size {
+            return Room::Free;
+        }
+        match self.lines.who_makes_room(guest) {
+            Some(index) => Room::Of(Place(index)),
+            None => Room::Full,
+        }
     }
 
-    /// Calls the head: it leaves the list and finds `call` at its next look. Returns its waker, to
+    /// Joins the line of its key and class.
+    pub(super) fn join(&mut self, ticket: Ticket, guest: &Guest) -> Place {
+        let index = self.insert(ticket);
+        self.entries[index].line = Some(self.lines.join(index, guest));
+        Place(index)
+    }
+
+    /// Joins once more, ahead of all who were not called yet.
+    pub(super) fn rejoin(&mut self, ticket: Ticket) -> Place {
+        let before = self.last_returned_before(ticket);
+        let index = self.insert(ticket);
+        self.returns.insert_after(&mut self.returned, before, index);
+        Place(index)
+    }
+
+    fn insert(&mut self, ticket: Ticket) -> usize {
+        self.waiting += 1;
+        self.entries.insert(Entry {
+            ticket,
+            line: None,
+            state: State::Waiting(None),
+        })
+    }
+
+    fn last_returned_before(&self, ticket: Ticket) -> Option<usize> {
+        let mut before = None;
+        let mut next = self.returned.head();
+        while let Some(index) = next.filter(|index| self.entries[*index].ticket < ticket) {
+            before = Some(index);
+            next = self.returns.next(index);
+        }
+        before
+    }
+
+    /// Calls whoever is next; see [`Queue::call`]. `now` decides who has waited for long, if that
+    /// matters.
+    pub(super) fn call_next(&mut self, call: C, now: Option<Instant>) -> Option<Waker> {
+        let returned = self.returned.head();
+        let index = returned.or_else(|| self.lines.next(now))?;
+        self.call(Place(index), call)
+    }
+
+    /// Calls one who waits: it leaves its line and finds `call` at its next look. Returns its waker, to
     /// be woken once the lock is released.
-    pub(super) fn call_head(&mut self, call: C) -> Option<Waker> {
-        let key = self.head?;
-        self.unlink(key);
-        match std::mem::replace(&mut self.entries[key].state, State::Called(call)) {
+    pub(super) fn call(&mut self, Place(index): Place, call: C) -> Option<Waker> {
+        self.step_out(index);
+        match std::mem::replace(&mut self.entries[index].state, State::Called(call)) {
             State::Waiting(waker) => waker,
             State::Called(_) => None,
         }
@@ -105,64 +182,63 @@ impl<C> Queue<C> {
 
     /// Ends an entry. Returns what it was told, if it had been called: whoever leaves without
     /// having used it must pass it on.
-    pub(super) fn leave(&mut self, place: Place) -> Option<C> {
-        if matches!(self.entries[place.0].state, State::Waiting(_)) {
-            self.unlink(place.0);
+    pub(super) fn leave(&mut self, Place(index): Place) -> Option<C> {
+        if matches!(self.entries[index].state, State::Waiting(_)) {
+            self.step_out(index);
         }
-        match self.entries.remove(place.0).state {
+        match self.entries.remove(index).state {
             State::Waiting(_) => None,
             State::Called(call) => Some(call),
         }
     }
 
-    /// The last entry whose ticket is lower than `ticket`. A new ticket is above all others.
-    fn last_before(&self, ticket: Ticket) -> Option<usize> {
-        if self
-            .tail
-            .is_some_and(|tail| self.entries[tail].ticket < ticket)
-        {
-            return self.tail;
-        }
-        let mut before = None;
-        let mut next = self.head;
-        while let Some(key) = next.filter(|key| self.entries[*key].ticket < ticket) {
-            before = Some(key);
-            next = self.entries[key].next;
-        }
-        before
-    }
-
-    fn unlink(&mut self, key: usize) {
-        let (previous, next) = (self.entries[key].previous, self.entries[key].next);
-        self.link(previous, next);
+    /// It waits no longer.
+    fn step_out(&mut self, index: usize) {
         self.waiting -= 1;
+        match self.entries[index].line {
+            Some(line) => self.lines.leave(index, line),
+            None => self.returns.remove(&mut self.returned, index),
+        }
     }
 
-    /// Makes `left` and `right` neighbours; `None` is the end of the list.
-    fn link(&mut self, left: Option<usize>, right: Option<usize>) {
-        match left {
-            Some(key) => self.entries[key].next = right,
-            None => self.head = right,
-        }
-        match right {
-            Some(key) => self.entries[key].previous = left,
-            None => self.tail = left,
-        }
+    /// Panics when an invariant does not hold.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.lines.check();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::{Key, Priority};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn guest(key: u64, priority: Priority, since: Instant) -> Guest {
+        let key = Key(key);
+        Guest {
+            key,
+            priority,
+            since,
+        }
+    }
+
+    fn plain() -> Rules {
+        Rules {
+            size: 9,
+            size_per_key: 9,
+            is_fair: false,
+            aging: None,
+        }
+    }
+
     #[test]
     fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
-        let mut queue = Queue::new();
-        let late = queue.join(Ticket(7));
-        let retried = queue.join(Ticket(3));
-        queue.call_head("first");
+        let mut queue = Queue::new(plain());
+        let late = queue.join(Ticket(7), &Guest::any(Instant::now()));
+        let retried = queue.rejoin(Ticket(3));
+        queue.call_next("first", None);
         assert_eq!(queue.leave(late), None);
         assert_eq!(queue.leave(retried), Some("first"));
     }
@@ -189,32 +265,34 @@ mod tests {
         /// The reference is a sorted map from ticket to (place, called).
         #[test]
         fn behaves_as_a_sorted_map(steps in steps()) {
-            let mut queue = Queue::new();
+            let mut queue = Queue::new(plain());
+            let guest = Guest::any(Instant::now());
             let mut model: BTreeMap<u64, (Place, bool)> = BTreeMap::new();
             let mut retired: Vec<u64> = Vec::new();
             let mut next = 0;
             for step in steps {
                 match step {
                     Step::Join => {
-                        model.insert(next, (queue.join(Ticket(next)), false));
+                        model.insert(next, (queue.join(Ticket(next), &guest), false));
                         next += 1;
                     }
                     Step::Rejoin(pick) if !retired.is_empty() => {
                         let ticket = retired.swap_remove(pick % retired.len());
-                        model.insert(ticket, (queue.join(Ticket(ticket)), false));
+                        model.insert(ticket, (queue.rejoin(Ticket(ticket)), false));
                     }
                     Step::Leave(pick) if !model.is_empty() => {
                         let ticket = *model.keys().nth(pick % model.len()).unwrap();
                         let (place, called) = model.remove(&ticket).unwrap();
                         prop_assert_eq!(queue.leave(place), called.then_some(ticket));
-                        retired.push(ticket);
+                        // Who was never called has nothing to come again with.
+                        retired.extend(called.then_some(ticket));
                     }
                     Step::Call => {
                         let head = model.iter_mut().find(|(_, (_, called))| !called);
                         match head {
                             Some((ticket, (_, called))) => {
                                 *called = true;
-                                queue.call_head(*ticket);
+                                queue.call_next(*ticket, None);
                             }
                             None => prop_assert_eq!(queue.waiting(), 0),
                         }

@@ -9,7 +9,7 @@ use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 
-use super::fixtures::{balanced, report, upstream};
+use super::fixtures::{balanced, first, report, upstream};
 use super::{Arrival, BackendIndex, Balance, Lease, Refusal, Turn, Upstream};
 
 const SCHEDULES: usize = 20_000;
@@ -38,7 +38,7 @@ impl Counters {
 }
 
 fn arrive(upstream: &Arc<Upstream>) -> Result<Lease, Turn> {
-    match upstream.arrive(None) {
+    match upstream.arrive(first()) {
         Arrival::Seated(lease) => Ok(lease),
         Arrival::Waiting(turn) => Err(turn),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -131,7 +131,7 @@ fn shuttle_stopping_tells_everyone() {
                 .map(|_| {
                     let (upstream, counters) = (upstream.clone(), counters.clone());
                     thread::spawn(move || {
-                        let seated = match upstream.arrive(None) {
+                        let seated = match upstream.arrive(first()) {
                             Arrival::Seated(lease) => Ok(lease),
                             Arrival::Waiting(turn) => block_on(turn),
                             Arrival::Refused(refusal) => Err(refusal),

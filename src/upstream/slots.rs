@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use pingora_load_balancing::LoadBalancer;
 
-use super::queue::{Place, Queue, Ticket};
+use super::queue::{Place, Queue, Room, Rules, Ticket};
 use super::selection::{Candidate, Selection, Selector};
-use super::{BackendIndex, Refusal};
+use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
 
 /// What a waiting request is told.
@@ -33,7 +33,8 @@ pub(super) enum Call {
 /// What becomes of a request that asks for a slot.
 pub(super) enum Arrival {
     Seated(BackendIndex),
-    Waiting(Place),
+    /// Somebody with less of a claim may have had to go for it, and is to be woken.
+    Waiting(Place, Option<Waker>),
     Refused(Refusal),
 }
 
@@ -121,7 +122,6 @@ pub(super) struct Slots {
     ruling: Arc<Ruling>,
     selection: Arc<Selection>,
     queue: Queue<Call>,
-    queue_size: usize,
     next_ticket: u64,
     /// How many backends are available.
     available: usize,
@@ -133,7 +133,7 @@ impl Slots {
     pub(super) fn new(
         edition: Edition,
         selection: Arc<Selection>,
-        queue_size: usize,
+        rules: Rules,
         now: Instant,
     ) -> Self {
         let terms = edition.terms.into_iter();
@@ -142,8 +142,7 @@ impl Slots {
             balancer: edition.balancer,
             ruling: edition.ruling,
             selection,
-            queue: Queue::new(),
-            queue_size,
+            queue: Queue::new(rules),
             next_ticket: 0,
             available: 0,
             closed: false,
@@ -169,12 +168,13 @@ impl Slots {
         accounts.any(|(other, account)| other != index.0 && account.is_eligible())
     }
 
-    /// A request asks for a slot: for the first time, or once more with the ticket that it was
-    /// given then.
-    pub(super) fn arrive(&mut self, ticket: Option<Ticket>) -> (Ticket, Arrival) {
-        let known = ticket.is_some();
-        let ticket = ticket.unwrap_or_else(|| self.issue_ticket());
-        (ticket, self.admit(ticket, known))
+    /// A request asks for a slot. It is given a ticket the first time.
+    pub(super) fn arrive(&mut self, ask: Ask) -> (Ticket, Arrival) {
+        let ticket = match ask {
+            Ask::First(_) => self.issue_ticket(),
+            Ask::Again(ticket) => ticket,
+        };
+        (ticket, self.admit(ticket, ask))
     }
 
     fn issue_ticket(&mut self) -> Ticket {
@@ -182,7 +182,7 @@ impl Slots {
         Ticket(self.next_ticket)
     }
 
-    fn admit(&mut self, ticket: Ticket, known: bool) -> Arrival {
+    fn admit(&mut self, ticket: Ticket, ask: Ask) -> Arrival {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
@@ -192,11 +192,20 @@ impl Slots {
         if !self.is_anyone_admitted() {
             return Arrival::Refused(Refusal::NoneEligible);
         }
-        // A retried request was let in before: it is not turned away in the middle.
-        if !known && self.queue.waiting() >= self.queue_size {
-            return Arrival::Refused(Refusal::QueueFull);
+        match ask {
+            Ask::First(guest) => self.let_wait(ticket, &guest),
+            // It was let in before: it is not turned away in the middle.
+            Ask::Again(ticket) => Arrival::Waiting(self.queue.rejoin(ticket), None),
         }
-        Arrival::Waiting(self.queue.join(ticket))
+    }
+
+    fn let_wait(&mut self, ticket: Ticket, guest: &Guest) -> Arrival {
+        let displaced = match self.queue.room_for(guest) {
+            Room::Free => None,
+            Room::Of(place) => self.queue.call(place, Call::Refused(Refusal::QueueFull)),
+            Room::Full => return Arrival::Refused(Refusal::QueueFull),
+        };
+        Arrival::Waiting(self.queue.join(ticket, guest), displaced)
     }
 
     /// What a waiting request was told, if it was; else `waker` is woken when it is.
@@ -210,15 +219,16 @@ impl Slots {
     }
 
     /// A waiting request goes away. If a slot was handed to it meanwhile, the next in line gets it.
-    pub(super) fn leave(&mut self, place: Place) -> Option<Waker> {
+    pub(super) fn leave(&mut self, place: Place, now: Option<Instant>) -> Option<Waker> {
         match self.queue.leave(place) {
-            Some(Call::Seated(index)) => self.release(index),
+            Some(Call::Seated(index)) => self.release(index, now),
             Some(Call::Refused(_)) | None => None,
         }
     }
 
-    /// Gives a slot back: to the head of the queue, if this backend may still be chosen.
-    pub(super) fn release(&mut self, index: BackendIndex) -> Option<Waker> {
+    /// Gives a slot back: to the next in line, if this backend may still be chosen. Only where requests
+    /// age does anybody need to know what time it is ([`Rules`]).
+    pub(super) fn release(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
         let account = &mut self.accounts[index.0];
         let was_full = account.is_full();
         account.in_flight -= 1;
@@ -227,7 +237,7 @@ impl Slots {
         }
         if self.queue.waiting() > 0 {
             account.in_flight += 1;
-            return self.queue.call_head(Call::Seated(index));
+            return self.queue.call_next(Call::Seated(index), now);
         }
         self.available += usize::from(was_full);
         self.selection.update(&account.candidate(index));
@@ -240,9 +250,13 @@ impl Slots {
     }
 
     /// Gives an abandoned slot back.
-    pub(super) fn release_abandoned(&mut self, index: BackendIndex) -> Option<Waker> {
+    pub(super) fn release_abandoned(
+        &mut self,
+        index: BackendIndex,
+        now: Option<Instant>,
+    ) -> Option<Waker> {
         self.accounts[index.0].abandoned -= 1;
-        self.release(index)
+        self.release(index, now)
     }
 
     /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
@@ -268,7 +282,7 @@ impl Slots {
         };
         self.refresh();
         let wakers = if self.is_anyone_admitted() {
-            self.hand_out()
+            self.hand_out(now)
         } else {
             self.refuse_all(Refusal::NoneEligible)
         };
@@ -303,7 +317,7 @@ impl Slots {
         if self.accounts[index.0].ejected == Some(ejected_at) {
             self.set_ejected(index, None, now);
         }
-        self.hand_out()
+        self.hand_out(now)
     }
 
     fn set_ejected(&mut self, index: BackendIndex, ejected: Option<Instant>, now: Instant) {
@@ -348,11 +362,11 @@ impl Slots {
     }
 
     /// Hands free slots to those who wait, until one or the other runs out.
-    fn hand_out(&mut self) -> Vec<Waker> {
+    fn hand_out(&mut self, now: Instant) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.queue.waiting() > 0 {
             let Some(index) = self.select() else { break };
-            wakers.extend(self.queue.call_head(Call::Seated(index)));
+            wakers.extend(self.queue.call_next(Call::Seated(index), Some(now)));
         }
         wakers
     }
@@ -360,7 +374,7 @@ impl Slots {
     fn refuse_all(&mut self, refusal: Refusal) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.queue.waiting() > 0 {
-            wakers.extend(self.queue.call_head(Call::Refused(refusal)));
+            wakers.extend(self.queue.call_next(Call::Refused(refusal), None));
         }
         wakers
     }
@@ -369,6 +383,7 @@ impl Slots {
     /// knows when they were lowered.
     #[cfg(test)]
     pub(super) fn check(&self) {
+        self.queue.check();
         let available = self
             .accounts
             .iter()

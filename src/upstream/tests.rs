@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::fixtures::{balanced, report, rule, upstream};
+use super::fixtures::{balanced, first, queued, report, rule, upstream};
 use super::queue::Place;
 use super::slots::{Arrival as Answer, Call, Slots};
 use super::*;
+use queue_model::{AGING, QueueModel, Waiter, queues};
+
+mod queue_model;
 
 fn seated(upstream: &Arc<Upstream>) -> Lease {
-    match upstream.arrive(None) {
+    match upstream.arrive(first()) {
         Arrival::Seated(lease) => lease,
         Arrival::Waiting(_) => panic!("has to wait"),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -21,7 +25,7 @@ fn seated(upstream: &Arc<Upstream>) -> Lease {
 }
 
 fn waiting(upstream: &Arc<Upstream>) -> Turn {
-    match upstream.arrive(None) {
+    match upstream.arrive(first()) {
         Arrival::Waiting(turn) => turn,
         Arrival::Seated(_) | Arrival::Refused(_) => panic!("need not wait"),
     }
@@ -52,7 +56,7 @@ fn without_the_health_check_nobody_would_be_sick() {
     assert_eq!(order(&upstream, 3), [1, 1, 1]);
     report(&upstream, &[false]);
     assert!(matches!(
-        upstream.arrive(None),
+        upstream.arrive(first()),
         Arrival::Refused(Refusal::NoneEligible)
     ));
 }
@@ -64,10 +68,10 @@ fn a_full_queue_refuses_newcomers_but_not_a_retry() {
     let ticket = lease.ticket();
     let mut newcomer = waiting(&upstream);
     assert!(matches!(
-        upstream.arrive(None),
+        upstream.arrive(first()),
         Arrival::Refused(Refusal::QueueFull)
     ));
-    let Arrival::Waiting(mut retry) = upstream.arrive(Some(ticket)) else {
+    let Arrival::Waiting(mut retry) = upstream.arrive(Ask::Again(ticket)) else {
         panic!("the retry was refused");
     };
     drop(lease);
@@ -258,7 +262,8 @@ fn selection_costs_the_same_among_ten_thousand() {
 /// What happens to an upstream.
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive,
+    /// A request of this key and class.
+    Arrive(u64, usize),
     Finish(usize),
     Retry(usize),
     Leave(usize),
@@ -267,9 +272,12 @@ enum Step {
     Slots(Vec<u32>),
     Eject(usize),
     Reinstate(usize),
+    /// So many milliseconds pass.
+    Pass(u64),
 }
 
 const BACKENDS: usize = 4;
+const KEYS: u64 = 5;
 
 /// A way to balance, and weights. What they make of a round robin is told by its own tests.
 fn ways_to_balance() -> impl Strategy<Value = (Balance, Vec<u32>)> {
@@ -282,7 +290,7 @@ fn ways_to_balance() -> impl Strategy<Value = (Balance, Vec<u32>)> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => Just(Step::Arrive),
+        8 => (0..KEYS, 0..Priority::ALL.len()).prop_map(|(key, class)| Step::Arrive(key, class)),
         5 => any::<usize>().prop_map(Step::Finish),
         2 => any::<usize>().prop_map(Step::Retry),
         2 => any::<usize>().prop_map(Step::Leave),
@@ -290,6 +298,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(1..4u32, BACKENDS).prop_map(Step::Slots),
         1 => (0..BACKENDS).prop_map(Step::Eject),
         1 => (0..BACKENDS).prop_map(Step::Reinstate),
+        1 => (0..2 * AGING).prop_map(Step::Pass),
     ]
 }
 
@@ -302,9 +311,7 @@ struct Model {
     ejected: Vec<bool>,
     /// The backend whose turn it is.
     turn: usize,
-    queue_size: usize,
-    /// Tickets that wait, in order.
-    queue: Vec<u64>,
+    queue: QueueModel,
     /// Requests in service: (ticket, backend).
     served: Vec<(u64, usize)>,
 }
@@ -351,14 +358,16 @@ impl Model {
         }
     }
 
-    fn eligibility_changed(&mut self) {
+    /// `now` in milliseconds, as everywhere here.
+    fn eligibility_changed(&mut self, now: u64) {
         if self.balance == Balance::RoundRobin {
             self.turn = self.eligible_from(self.turn).unwrap_or(0);
         }
-        while !self.queue.is_empty()
+        while !self.queue.tickets().is_empty()
             && let Some(backend) = self.select()
         {
-            self.served.push((self.queue.remove(0), backend));
+            let next = self.queue.next(now);
+            self.served.extend(next.map(|ticket| (ticket, backend)));
         }
         if !self.healthy.contains(&true) {
             self.queue.clear();
@@ -366,19 +375,23 @@ impl Model {
     }
 
     /// A slot of `backend` is free: the first in line gets it, not whoever's turn it is.
-    fn freed(&mut self, backend: usize) {
-        if self.is_eligible(backend) && self.has_room(backend) && !self.queue.is_empty() {
-            self.served.push((self.queue.remove(0), backend));
+    fn freed(&mut self, backend: usize, now: u64) {
+        if self.is_eligible(backend) && self.has_room(backend) {
+            self.served
+                .extend(self.queue.next(now).map(|ticket| (ticket, backend)));
         }
     }
 
-    fn arrive(&mut self, ticket: u64, known: bool) {
+    /// `displaced`: who was seen to be turned away for it, which has to be right.
+    fn arrive(&mut self, waiter: Waiter, displaced: Option<u64>) {
+        let mut expected = Vec::new();
         if let Some(backend) = self.select() {
-            self.served.push((ticket, backend));
-        } else if self.healthy.contains(&true) && (known || self.queue.len() < self.queue_size) {
-            let place = self.queue.partition_point(|other| *other < ticket);
-            self.queue.insert(place, ticket);
+            self.served.push((waiter.ticket, backend));
+        } else if self.healthy.contains(&true) {
+            expected = self.queue.arrive(waiter, displaced);
         }
+        assert_eq!(displaced.is_some(), !expected.is_empty());
+        assert!(displaced.is_none_or(|ticket| expected.contains(&ticket)));
     }
 }
 
@@ -404,29 +417,34 @@ struct Real<'a> {
 }
 
 impl Real<'_> {
-    fn arrive(&mut self, ticket: Option<u64>) -> u64 {
-        let (ticket, answer) = self.slots.arrive(ticket.map(Ticket));
+    /// Returns its ticket, and who was turned away for it.
+    fn arrive(&mut self, ask: Ask) -> (u64, Option<u64>) {
+        let (ticket, answer) = self.slots.arrive(ask);
         match answer {
             Answer::Seated(index) => self.served.push((ticket.0, index.0)),
-            Answer::Waiting(place) => drop(self.waiting.insert(ticket.0, place)),
+            Answer::Waiting(place, _) => drop(self.waiting.insert(ticket.0, place)),
             Answer::Refused(_) => {}
         }
-        ticket.0
+        let refused = self.settle();
+        assert!(refused.len() <= 1);
+        (ticket.0, refused.first().copied())
     }
 
-    /// Takes note of every call.
-    fn settle(&mut self) {
+    /// Takes note of every call. Returns who was refused.
+    fn settle(&mut self) -> Vec<u64> {
+        let mut refused = Vec::new();
         for (ticket, place) in std::mem::take(&mut self.waiting) {
-            match self.slots.look(place, Waker::noop()) {
-                None => drop(self.waiting.insert(ticket, place)),
-                Some(call) => {
-                    self.slots.settle(place);
-                    if let Call::Seated(index) = call {
-                        self.served.push((ticket, index.0));
-                    }
-                }
+            let Some(call) = self.slots.look(place, Waker::noop()) else {
+                self.waiting.insert(ticket, place);
+                continue;
+            };
+            self.slots.settle(place);
+            match call {
+                Call::Seated(index) => self.served.push((ticket, index.0)),
+                Call::Refused(_) => refused.push(ticket),
             }
         }
+        refused
     }
 }
 
@@ -447,10 +465,12 @@ proptest! {
     fn slots_and_queue_do_as_the_model_does(
         (balance, weights) in ways_to_balance(),
         slots in prop::collection::vec(1..3u32, BACKENDS),
-        queue_size in 0..12usize,
+        queue in queues(),
         steps in prop::collection::vec(step(), 0..150),
     ) {
-        let upstream = balanced(balance, &slots, queue_size);
+        let is_fair = queue.fair_by.is_some();
+        let has_classes = queue.priority.is_some();
+        let upstream = queued(balance, &slots, queue.clone());
         let mut model = Model {
             balance,
             weights,
@@ -458,17 +478,18 @@ proptest! {
             healthy: vec![true; BACKENDS],
             ejected: vec![false; BACKENDS],
             turn: 0,
-            queue_size,
-            queue: vec![],
+            queue: QueueModel::new(queue),
             served: vec![],
         };
         rule(&upstream, &said(&model));
+        let (begun, mut passed) = (Instant::now(), 0);
         let (mut waiting, mut served) = (BTreeMap::new(), vec![]);
         for step in steps {
             if let Step::Slots(slots) = &step {
                 model.slots.clone_from(slots);
                 rule(&upstream, &said(&model));
-                model.eligibility_changed();
+                // It looks at the clock itself, for which nothing has passed.
+                model.eligibility_changed(0);
             }
             if let Step::Report(healthy) = &step {
                 for (backend, healthy) in healthy.iter().enumerate() {
@@ -476,45 +497,54 @@ proptest! {
                 }
                 model.healthy.clone_from(healthy);
                 rule(&upstream, &said(&model));
-                model.eligibility_changed();
+                model.eligibility_changed(0);
             }
+            let now = begun + Duration::from_millis(passed);
             let mut guard = upstream.slots.lock();
             let mut real = Real { slots: &mut guard, waiting, served };
             match step {
-                Step::Arrive => {
-                    let ticket = real.arrive(None);
-                    model.arrive(ticket, false);
+                Step::Arrive(key, class) => {
+                    let class = if has_classes { class } else { Priority::Normal as usize };
+                    let (_, priority) = Priority::ALL[class];
+                    let guest = Guest { key: Key(key), priority, since: now };
+                    let (ticket, displaced) = real.arrive(Ask::First(guest));
+                    let key = if is_fair { key } else { 0 };
+                    let waiter = Waiter { ticket, key, class, since: passed, comes_again: false };
+                    model.arrive(waiter, displaced);
                 }
                 Step::Finish(number) | Step::Retry(number) if !model.served.is_empty() => {
                     let (ticket, backend) = model.served.swap_remove(number % model.served.len());
                     real.served.retain(|(other, _)| *other != ticket);
-                    real.slots.release(BackendIndex(backend));
-                    model.freed(backend);
+                    real.slots.release(BackendIndex(backend), Some(now));
+                    model.freed(backend, passed);
                     if matches!(step, Step::Retry(_)) {
                         real.settle();
-                        real.arrive(Some(ticket));
-                        model.arrive(ticket, true);
+                        let (_, displaced) = real.arrive(Ask::Again(Ticket(ticket)));
+                        let (class, key) = (0, 0);
+                        let waiter = Waiter { ticket, key, class, since: passed, comes_again: true };
+                        model.arrive(waiter, displaced);
                     }
                 }
                 Step::Leave(number) => {
-                    if let Some(ticket) = pick(&mut model.queue.clone(), number) {
-                        model.queue.retain(|other| *other != ticket);
+                    if let Some(ticket) = pick(&mut model.queue.tickets(), number) {
+                        model.queue.leave(ticket);
                         let place = real.waiting.remove(&ticket).expect("it waits in both");
-                        real.slots.leave(place);
+                        real.slots.leave(place, Some(now));
                     }
                 }
                 Step::Eject(backend) => {
-                    real.slots.eject(BackendIndex(backend), Instant::now());
+                    real.slots.eject(BackendIndex(backend), now);
                     model.ejected[backend] = true;
-                    model.eligibility_changed();
+                    model.eligibility_changed(passed);
                 }
                 Step::Reinstate(backend) => {
                     let ejected_at = real.slots.accounts()[backend].ejected;
-                    let (index, now) = (BackendIndex(backend), Instant::now());
+                    let index = BackendIndex(backend);
                     real.slots.reinstate(index, ejected_at.unwrap_or(now), now);
                     model.ejected[backend] = false;
-                    model.eligibility_changed();
+                    model.eligibility_changed(passed);
                 }
+                Step::Pass(time) => passed += time,
                 Step::Report(_) | Step::Slots(_) | Step::Finish(_) | Step::Retry(_) => {}
             }
             real.settle();
@@ -522,7 +552,7 @@ proptest! {
             (waiting, served) = (real.waiting, real.served);
             drop(guard);
             let tickets: Vec<_> = waiting.keys().copied().collect();
-            prop_assert_eq!(&tickets, &model.queue);
+            prop_assert_eq!(tickets, model.queue.tickets());
             prop_assert_eq!(sorted(served.clone()), sorted(model.served.clone()));
         }
     }

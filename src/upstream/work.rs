@@ -197,7 +197,7 @@ fn is_closed(socket: &BackendSocket) -> bool {
 #[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
-    use crate::upstream::fixtures::upstream;
+    use crate::upstream::fixtures::{first, upstream};
     use crate::upstream::{Arrival, Upstream};
     use std::sync::Arc;
     use tokio::net::TcpListener;
@@ -207,7 +207,7 @@ mod tests {
     /// An upstream with one slot, and a request that has it on a connection to `TcpStream`.
     async fn work() -> (Arc<Upstream>, Work, TcpStream) {
         let upstream = upstream(&[1], 9);
-        let Arrival::Seated(lease) = upstream.arrive(None) else {
+        let Arrival::Seated(lease) = upstream.arrive(first()) else {
             panic!("no slot");
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

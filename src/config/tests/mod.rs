@@ -9,14 +9,16 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use http::Method;
 use http::uri::PathAndQuery;
+use http::{HeaderName, Method};
 use pingora::server::configuration::ServerConf;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::health::{State, WhenMissing, WhenStale};
 use crate::routing::{HostMatch, PathMatch, Route};
-use crate::upstream::{BackendParams, Balance, QueueParams, Timeouts, UpstreamParams};
+use crate::upstream::{
+    BackendParams, Balance, FairBy, PriorityParams, QueueParams, Timeouts, UpstreamParams,
+};
 
 use super::server::WITHOUT_EFFECT;
 use super::*;
@@ -75,7 +77,10 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
         balance: Balance::RoundRobin,
         queue: QueueParams {
             size: 10_000,
+            size_per_key: 10_000,
             timeout: seconds(30),
+            fair_by: None,
+            priority: None,
         },
         timeouts: Timeouts {
             connect: seconds(1),
@@ -226,7 +231,12 @@ maitred:
   upstreams:
     b.2:
       balance: least_requests
-      queue: { size: 0, timeout: 1ms }
+      queue:
+        size: 0
+        timeout: 1ms
+        fair_by: header:X-Tenant
+        size_per_key: 3
+        priority: { header: X-Urgency, trusted: ['::1', 10.0.0.0/8], aging: 2s }
       timeouts:
         { connect: 2ms, response_header: 3ms, read: 4ms, write: 5ms, idle: 6ms, request: 24h }
       poller: { path: /up, host: '[::1]', expect_status: [200, 204, '300-399'] }
@@ -321,7 +331,14 @@ fn upstreams_are_read_as_written() {
         first.queue,
         QueueParams {
             size: 0,
-            timeout: milliseconds(1)
+            size_per_key: 3,
+            timeout: milliseconds(1),
+            fair_by: Some(FairBy::Header(HeaderName::from_static("x-tenant"))),
+            priority: Some(PriorityParams {
+                header: HeaderName::from_static("x-urgency"),
+                trusted: vec!["::1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
+                aging: seconds(2),
+            }),
         }
     );
     assert_eq!(

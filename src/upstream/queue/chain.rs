@@ -1,0 +1,138 @@
+//! Doubly linked lists through arrays: whoever stands in one is known by an index, and joins, leaves
+//! from anywhere and goes to the back in a few assignments.
+//!
+//! Invariant: an index stands in one list of a [`Chains`] at the most. The owner knows in which.
+
+/// Who stands in line, from one end to the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct List {
+    head: Option<usize>,
+    tail: Option<usize>,
+}
+
+impl List {
+    pub(super) fn head(&self) -> Option<usize> {
+        self.head
+    }
+
+    pub(super) fn tail(&self) -> Option<usize> {
+        self.tail
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+}
+
+/// The links of many lists, by index.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    links: Vec<Links>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Links {
+    previous: Option<usize>,
+    next: Option<usize>,
+}
+
+impl Chains {
+    /// Who stands behind `index`.
+    pub(super) fn next(&self, index: usize) -> Option<usize> {
+        self.links[index].next
+    }
+
+    pub(super) fn push_back(&mut self, list: &mut List, index: usize) {
+        self.insert_after(list, list.tail, index);
+    }
+
+    /// Behind `before`, or in front of all.
+    pub(super) fn insert_after(&mut self, list: &mut List, before: Option<usize>, index: usize) {
+        let after = match before {
+            Some(before) => self.links[before].next,
+            None => list.head,
+        };
+        if index >= self.links.len() {
+            self.links.resize(index + 1, Links::default());
+        }
+        self.link(list, before, Some(index));
+        self.link(list, Some(index), after);
+    }
+
+    pub(super) fn remove(&mut self, list: &mut List, index: usize) {
+        let Links { previous, next } = self.links[index];
+        self.link(list, previous, next);
+    }
+
+    pub(super) fn move_to_back(&mut self, list: &mut List, index: usize) {
+        if list.tail != Some(index) {
+            self.remove(list, index);
+            self.push_back(list, index);
+        }
+    }
+
+    /// Makes `left` and `right` neighbours; `None` is the end of the list.
+    fn link(&mut self, list: &mut List, left: Option<usize>, right: Option<usize>) {
+        match left {
+            Some(index) => self.links[index].next = right,
+            None => list.head = right,
+        }
+        match right {
+            Some(index) => self.links[index].previous = left,
+            None => list.tail = left,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const INDICES: usize = 8;
+
+    fn listed(chains: &Chains, list: &List) -> Vec<usize> {
+        std::iter::successors(list.head(), |index| chains.next(*index)).collect()
+    }
+
+    proptest! {
+        /// The reference is a vector per list.
+        #[test]
+        fn two_lists_behave_as_vectors(steps in prop::collection::vec((0..4u8, 0..INDICES, any::<usize>()), 0..100)) {
+            let mut chains = Chains::default();
+            let mut lists = [List::default(); 2];
+            let mut model: [Vec<usize>; 2] = Default::default();
+            for (step, index, number) in steps {
+                let place = model.iter().position(|one| one.contains(&index));
+                match (step, place) {
+                    (0, None) => {
+                        chains.push_back(&mut lists[number % 2], index);
+                        model[number % 2].push(index);
+                    }
+                    (1, None) => {
+                        let (list, model) = (&mut lists[number % 2], &mut model[number % 2]);
+                        let at = number % (model.len() + 1);
+                        let before = at.checked_sub(1).map(|at| model[at]);
+                        chains.insert_after(list, before, index);
+                        model.insert(at, index);
+                    }
+                    (2, Some(place)) => {
+                        chains.remove(&mut lists[place], index);
+                        model[place].retain(|other| *other != index);
+                    }
+                    (3, Some(place)) => {
+                        chains.move_to_back(&mut lists[place], index);
+                        model[place].retain(|other| *other != index);
+                        model[place].push(index);
+                    }
+                    _ => {}
+                }
+                for (list, model) in lists.iter().zip(&model) {
+                    prop_assert_eq!(&listed(&chains, list), model);
+                    prop_assert_eq!(list.tail(), model.last().copied());
+                    prop_assert_eq!(list.is_empty(), model.is_empty());
+                }
+            }
+        }
+    }
+}

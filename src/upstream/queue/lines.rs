@@ -1,0 +1,313 @@
+//! Those who wait for their first turn: in a line for each key of each class, and whose turn it is.
+//!
+//! **Keys.** A class is served line by line, one request each: round robin, which is what deficit round
+//! robin comes to where every request costs one slot. A line exists while somebody stands in it. One that
+//! begins anew goes behind the others, so nothing is gained by leaving and coming back.
+//!
+//! **Classes.** The most urgent class first. A class below it in which somebody has waited for `aging` is
+//! *due*, and every second slot is for those that are, in turn. So an urgent request has at most one of
+//! another class before it, and no class starves.
+//!
+//! **A full hall.** One more is let in where another can go who has less of a claim: the newest of the
+//! longest line of the least urgent class, if it is less urgent than the newcomer, or its line longer.
+//!
+//! Everything is found in a few steps, however many wait: lines of equal length are listed together, and so
+//! are those of one class by age. Without keys there is one line for each class, nothing is hashed and
+//! nothing allocated for it; without `aging` nobody's age is noted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::chain::{Chains, List};
+use crate::upstream::{Guest, Key, Priority};
+
+const CLASSES: usize = Priority::ALL.len();
+
+/// Names a line for as long as somebody stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LineIndex(usize);
+
+/// Who stands where. A waiter is an index that its owner gives.
+#[derive(Debug)]
+pub(super) struct Lines {
+    lines: Slab<Line>,
+    classes: [Class; CLASSES],
+    /// The lines that there are, if keys have their own; else each class has the line of its number.
+    by_key: Option<HashMap<(usize, Key), usize>>,
+    /// Waiters, each in its line.
+    places: Chains,
+    /// Lines, each in its class, in the order of their turns.
+    turns: Chains,
+    /// Lines, each among those of its class that are as long. Only where there are keys.
+    lengths: Chains,
+    ages: Option<Ages>,
+}
+
+#[derive(Debug)]
+struct Line {
+    class: usize,
+    key: Key,
+    waiters: List,
+    length: usize,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    turns: List,
+    /// The lines that have one waiter, two, …; the last of these lists is not empty.
+    by_length: Vec<List>,
+    /// Waiters as they came.
+    ages: List,
+}
+
+/// How long waiters have waited, and what they are owed for it.
+#[derive(Debug)]
+struct Ages {
+    aging: Duration,
+    /// Waiters, each in its class, as they came.
+    order: Chains,
+    /// Since when they wait.
+    since: Vec<Option<Instant>>,
+    /// The last slot went to a class that was due.
+    gave_way: bool,
+    /// Which one was served last for being due.
+    due_last: usize,
+}
+
+impl Lines {
+    pub(super) fn new(has_keys: bool, aging: Option<Duration>) -> Self {
+        let mut lines = Slab::new();
+        if !has_keys {
+            for class in 0..CLASSES {
+                lines.insert(Line::new(class, Key::default()));
+            }
+        }
+        Self {
+            lines,
+            classes: Default::default(),
+            by_key: has_keys.then(HashMap::new),
+            places: Chains::default(),
+            turns: Chains::default(),
+            lengths: Chains::default(),
+            ages: aging.map(Ages::new),
+        }
+    }
+
+    /// How many stand in the line of this guest's key and class.
+    pub(super) fn length_for(&self, guest: &Guest) -> usize {
+        self.find(guest).map_or(0, |line| self.lines[line].length)
+    }
+
+    /// Goes to the end of the line of the guest's key and class.
+    pub(super) fn join(&mut self, waiter: usize, guest: &Guest) -> LineIndex {
+        let index = self.find(guest).unwrap_or_else(|| self.open(guest));
+        let line = &mut self.lines[index];
+        let class = &mut self.classes[line.class];
+        self.places.push_back(&mut line.waiters, waiter);
+        line.length += 1;
+        if line.length == 1 {
+            self.turns.push_back(&mut class.turns, index);
+        }
+        if let Some(ages) = &mut self.ages {
+            ages.join(&mut class.ages, waiter, guest.since);
+        }
+        if self.by_key.is_some() {
+            let length = line.length;
+            self.list_by_length(index, length - 1, length);
+        }
+        LineIndex(index)
+    }
+
+    /// Leaves its line, from wherever it stands.
+    pub(super) fn leave(&mut self, waiter: usize, LineIndex(index): LineIndex) {
+        let line = &mut self.lines[index];
+        let class = &mut self.classes[line.class];
+        self.places.remove(&mut line.waiters, waiter);
+        line.length -= 1;
+        if line.length == 0 {
+            self.turns.remove(&mut class.turns, index);
+        }
+        if let Some(ages) = &mut self.ages {
+            ages.order.remove(&mut class.ages, waiter);
+        }
+        if self.by_key.is_some() {
+            let length = line.length;
+            self.list_by_length(index, length + 1, length);
+            self.close_if_empty(index);
+        }
+    }
+
+    /// Whose turn it is. The line has had it then, and is behind the others of its class; the waiter
+    /// still has to [leave](Self::leave).
+    pub(super) fn next(&mut self, now: Option<Instant>) -> Option<usize> {
+        let class = self.class_in_turn(now)?;
+        let turns = &mut self.classes[class].turns;
+        let line = turns.head()?;
+        self.turns.move_to_back(turns, line);
+        self.lines[line].waiters.head()
+    }
+
+    /// Who has to go so that this guest can stay, where there is room for one of them only.
+    pub(super) fn who_makes_room(&self, guest: &Guest) -> Option<usize> {
+        let own = guest.priority as usize;
+        let (lowest, class) = self.least_urgent()?;
+        let longest = &self.lines[class.longest()?];
+        let has_less_claim = match lowest.cmp(&own) {
+            std::cmp::Ordering::Greater => true,
+            // As if both stood there: of equals, who comes later goes.
+            std::cmp::Ordering::Equal => longest.length > self.length_for(guest) + 1,
+            std::cmp::Ordering::Less => false,
+        };
+        longest.waiters.tail().filter(|_| has_less_claim)
+    }
+
+    fn find(&self, guest: &Guest) -> Option<usize> {
+        let class = guest.priority as usize;
+        match &self.by_key {
+            Some(by_key) => by_key.get(&(class, guest.key)).copied(),
+            None => Some(class),
+        }
+    }
+
+    fn open(&mut self, guest: &Guest) -> usize {
+        let class = guest.priority as usize;
+        let index = self.lines.insert(Line::new(class, guest.key));
+        if let Some(by_key) = &mut self.by_key {
+            by_key.insert((class, guest.key), index);
+        }
+        index
+    }
+
+    fn close_if_empty(&mut self, index: usize) {
+        let Line {
+            class, key, length, ..
+        } = self.lines[index];
+        if length > 0 {
+            return;
+        }
+        self.lines.remove(index);
+        if let Some(by_key) = &mut self.by_key {
+            by_key.remove(&(class, key));
+        }
+    }
+
+    /// A line has become longer or shorter by one.
+    fn list_by_length(&mut self, index: usize, before: usize, after: usize) {
+        let by_length = &mut self.classes[self.lines[index].class].by_length;
+        if before > 0 {
+            self.lengths.remove(&mut by_length[before - 1], index);
+        }
+        if after > by_length.len() {
+            by_length.push(List::default());
+        }
+        if after > 0 {
+            self.lengths.push_back(&mut by_length[after - 1], index);
+        }
+        if by_length.last().is_some_and(List::is_empty) {
+            by_length.pop();
+        }
+    }
+
+    fn class_in_turn(&mut self, now: Option<Instant>) -> Option<usize> {
+        let mut classes = self.classes.iter();
+        let first = classes.position(|class| !class.turns.is_empty())?;
+        match (&mut self.ages, now) {
+            (Some(ages), Some(now)) => Some(ages.class_in_turn(first, &self.classes, now)),
+            _ => Some(first),
+        }
+    }
+
+    fn least_urgent(&self) -> Option<(usize, &Class)> {
+        let mut classes = self.classes.iter().enumerate().rev();
+        classes.find(|(_, class)| !class.turns.is_empty())
+    }
+
+    /// Panics when an invariant does not hold.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        for (number, class) in self.classes.iter().enumerate() {
+            let of_class = |(_, line): &(usize, &Line)| line.class == number && line.length > 0;
+            let longest = self.lines.iter().filter(of_class);
+            let longest = longest.map(|(_, line)| line.length).max();
+            let found = class.longest().map(|line| self.lines[line].length);
+            assert_eq!(found, longest, "the longest line");
+        }
+        if let Some(by_key) = &self.by_key {
+            assert_eq!(by_key.len(), self.lines.len(), "lines by key");
+            assert!(self.lines.iter().all(|(_, line)| line.length > 0));
+        }
+    }
+}
+
+impl Line {
+    fn new(class: usize, key: Key) -> Self {
+        Self {
+            class,
+            key,
+            waiters: List::default(),
+            length: 0,
+        }
+    }
+}
+
+impl Class {
+    /// Without keys there is one line only.
+    fn longest(&self) -> Option<usize> {
+        match self.by_length.last() {
+            Some(lines) => lines.head(),
+            None => self.turns.head(),
+        }
+    }
+}
+
+impl Ages {
+    fn new(aging: Duration) -> Self {
+        Self {
+            aging,
+            order: Chains::default(),
+            since: Vec::new(),
+            gave_way: false,
+            due_last: 0,
+        }
+    }
+
+    fn join(&mut self, list: &mut List, waiter: usize, since: Instant) {
+        if waiter >= self.since.len() {
+            self.since.resize(waiter + 1, None);
+        }
+        self.since[waiter] = Some(since);
+        self.order.push_back(list, waiter);
+    }
+
+    /// Which class the next slot is for, if `first` is the most urgent one in which anybody waits.
+    fn class_in_turn(&mut self, first: usize, classes: &[Class; CLASSES], now: Instant) -> usize {
+        let due = if self.gave_way {
+            None
+        } else {
+            self.due_below(first, classes, now)
+        };
+        self.gave_way = due.is_some();
+        if let Some(class) = due {
+            self.due_last = class;
+        }
+        due.unwrap_or(first)
+    }
+
+    /// A class below `first` in which somebody has waited for `aging`; of two, the one that was not last.
+    fn due_below(&self, first: usize, classes: &[Class; CLASSES], now: Instant) -> Option<usize> {
+        let is_due = |class: &usize| {
+            let eldest = classes[*class].ages.head();
+            let since = eldest.and_then(|eldest| self.since[eldest]);
+            since.is_some_and(|since| now.saturating_duration_since(since) >= self.aging)
+        };
+        let mut below = (first + 1..CLASSES).filter(is_due);
+        let next = below.next()?;
+        Some(if next == self.due_last {
+            below.next().unwrap_or(next)
+        } else {
+            next
+        })
+    }
+}
