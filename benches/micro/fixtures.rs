@@ -4,12 +4,47 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::HeaderName;
 use maitred::health::{Report, Ruling, State};
 use maitred::upstream::{
-    Arrival, BackendParams, Balance, Lease, QueueParams, Timeouts, Turn, Upstream, UpstreamParams,
+    Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, Priority, PriorityParams,
+    QueueParams, Timeouts, Turn, Upstream, UpstreamParams,
 };
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First in, first out.
+pub fn plain_queue() -> QueueParams {
+    QueueParams {
+        size: 10_000,
+        size_per_key: 10_000,
+        timeout: TIMEOUT,
+        fair_by: None,
+        priority: None,
+    }
+}
+
+/// Each client has its turn.
+pub fn fair_queue() -> QueueParams {
+    QueueParams {
+        fair_by: Some(FairBy::ClientAddress),
+        ..plain_queue()
+    }
+}
+
+/// The same, and some requests are more urgent than others.
+pub fn fair_queue_with_classes() -> QueueParams {
+    QueueParams {
+        priority: Some(PriorityParams {
+            header: HeaderName::from_static("x-priority"),
+            trusted: Vec::new(),
+            aging: Duration::from_millis(1),
+        }),
+        ..fair_queue()
+    }
+}
 
 /// What a backend is called in these reports.
 fn name(index: usize) -> String {
@@ -17,8 +52,8 @@ fn name(index: usize) -> String {
 }
 
 /// An upstream of backends with one slot each. None is eligible before a report is applied.
-pub fn upstream(balance: Balance, backends: usize) -> Arc<Upstream> {
-    let timeout = Duration::from_secs(5);
+pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Upstream> {
+    let timeout = TIMEOUT;
     let backend = |index: usize| {
         let [.., high, low] = index.to_be_bytes();
         BackendParams {
@@ -32,10 +67,7 @@ pub fn upstream(balance: Balance, backends: usize) -> Arc<Upstream> {
     Upstream::new(UpstreamParams {
         name: "measured".into(),
         balance,
-        queue: QueueParams {
-            size: 10_000,
-            timeout,
-        },
+        queue,
         timeouts: Timeouts {
             connect: timeout,
             response_header: timeout,
@@ -73,9 +105,27 @@ pub fn apply(upstream: &Upstream, ruling: &Arc<Ruling>) {
     assert!(applied.is_ready(), "applying a report waits for nothing");
 }
 
+/// A request that is nobody's in particular.
+pub fn anyone() -> Ask {
+    Ask::First(Guest::any(Instant::now()))
+}
+
+/// A request of this client, and of one of the classes in turn.
+pub fn client(upstream: &Upstream, number: usize) -> Ask {
+    let (_, priority) = Priority::ALL[number % Priority::ALL.len()];
+    Ask::First(Guest {
+        key: upstream.keys().of_header(&number.to_ne_bytes()),
+        priority: match upstream.params().queue.priority {
+            Some(_) => priority,
+            None => Priority::Normal,
+        },
+        since: Instant::now(),
+    })
+}
+
 /// A request that need not wait.
 pub fn seated(upstream: &Arc<Upstream>) -> Lease {
-    match upstream.arrive(None) {
+    match upstream.arrive(anyone()) {
         Arrival::Seated(lease) => lease,
         Arrival::Waiting(_) => panic!("has to wait"),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -83,17 +133,17 @@ pub fn seated(upstream: &Arc<Upstream>) -> Lease {
 }
 
 /// A request that has to wait.
-pub fn waiting(upstream: &Arc<Upstream>) -> Turn {
-    match upstream.arrive(None) {
-        Arrival::Waiting(turn) => look(turn).err().expect("nobody has called it"),
+pub fn waiting(upstream: &Arc<Upstream>, ask: Ask, waker: &Waker) -> Turn {
+    match upstream.arrive(ask) {
+        Arrival::Waiting(turn) => look(turn, waker).err().expect("nobody has called it"),
         Arrival::Seated(_) => panic!("need not wait"),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
     }
 }
 
 /// What has become of one that waits: its lease, or itself.
-pub fn look(mut turn: Turn) -> Result<Lease, Turn> {
-    match Pin::new(&mut turn).poll(&mut Context::from_waker(Waker::noop())) {
+pub fn look(mut turn: Turn, waker: &Waker) -> Result<Lease, Turn> {
+    match Pin::new(&mut turn).poll(&mut Context::from_waker(waker)) {
         Poll::Ready(Ok(lease)) => Ok(lease),
         Poll::Ready(Err(refusal)) => panic!("refused: {refusal:?}"),
         Poll::Pending => Err(turn),

@@ -4,7 +4,7 @@ use criterion::Criterion;
 use maitred::health::Report;
 use maitred::upstream::Balance;
 
-use crate::fixtures::{apply, report, ruling, upstream};
+use crate::fixtures::{apply, plain_queue, report, ruling, upstream};
 
 const NAMES: usize = 10_000;
 
@@ -14,7 +14,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
     group.bench_function(format!("parse, {NAMES} names"), |bencher| {
         bencher.iter(|| Report::parse(&text).unwrap());
     });
-    let upstream = upstream(Balance::default(), NAMES);
+    let upstream = upstream(Balance::default(), NAMES, plain_queue());
     let rulings = [ruling(&report(NAMES, 0)), ruling(&text)];
     let mut next = rulings.iter().cycle();
     group.bench_function(format!("apply, one of {NAMES} changed"), |bencher| {

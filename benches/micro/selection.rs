@@ -4,7 +4,7 @@
 use criterion::Criterion;
 use maitred::upstream::Balance;
 
-use crate::fixtures::{apply, report, ruling, seated, upstream};
+use crate::fixtures::{apply, plain_queue, report, ruling, seated, upstream};
 
 pub fn benchmarks(criterion: &mut Criterion) {
     for (name, balance) in Balance::ALL {
@@ -25,7 +25,7 @@ fn out_of_service(
 ) {
     let out = (backends * percent).div_ceil(100).min(backends - 1);
     let mut group = criterion.benchmark_group(format!("selection/{name}"));
-    let upstream = upstream(balance, backends);
+    let upstream = upstream(balance, backends, plain_queue());
     apply(&upstream, &ruling(&report(backends, out)));
     group.bench_function(
         format!("{backends} backends, {percent} % sick"),
