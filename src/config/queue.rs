@@ -1,10 +1,17 @@
 //! Who may wait, for how long, and in which order.
 
+use std::time::Duration;
+
+use http::HeaderName;
+
 use crate::upstream::{FairBy, Network, NetworkError, PriorityParams, QueueParams};
 
 use super::scalar::{self, Reader, duration};
 use super::section::Section;
 
+/// Where a priority is said, and how long the others stand it, once somebody is trusted.
+const HEADER: HeaderName = HeaderName::from_static("x-priority");
+const AGING: Duration = Duration::from_secs(10);
 const NETWORKS: &str = "a list such as [127.0.0.1, 10.0.0.0/8]";
 
 pub(super) fn read(mut section: Section<'_>) -> QueueParams {
@@ -65,15 +72,15 @@ fn priority(mut section: Section<'_>) -> Option<PriorityParams> {
             .filter_map(|value| value.read(&network()))
             .collect()
     });
-    let header = section.value(
+    let header = section.value_or(
         "header",
-        "X-Priority",
+        ("X-Priority", HEADER),
         scalar::header_name(),
         "Where it is said: `high`, `normal` or `low`; anything else is `normal`.",
     );
-    let aging = section.value(
+    let aging = section.value_or(
         "aging",
-        "10s",
+        ("10s", AGING),
         duration(),
         "How long a request waits behind more urgent ones; then every second slot is for its class.",
     );

@@ -13,6 +13,8 @@
 
 mod chain;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -205,103 +207,5 @@ impl<C> Queue<C> {
     #[cfg(test)]
     pub(super) fn check(&self) {
         self.lines.check();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::{Key, Priority};
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    fn guest(key: u64, priority: Priority, since: Instant) -> Guest {
-        let key = Key(key);
-        Guest {
-            key,
-            priority,
-            since,
-        }
-    }
-
-    fn plain() -> Rules {
-        Rules {
-            size: 9,
-            size_per_key: 9,
-            is_fair: false,
-            aging: None,
-        }
-    }
-
-    #[test]
-    fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
-        let mut queue = Queue::new(plain());
-        let late = queue.join(Ticket(7), &Guest::any(Instant::now()));
-        let retried = queue.rejoin(Ticket(3));
-        queue.call_next("first", None);
-        assert_eq!(queue.leave(late), None);
-        assert_eq!(queue.leave(retried), Some("first"));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Join,
-        Rejoin(usize),
-        Leave(usize),
-        Call,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            3 => Just(Step::Join),
-            1 => any::<usize>().prop_map(Step::Rejoin),
-            2 => any::<usize>().prop_map(Step::Leave),
-            2 => Just(Step::Call),
-        ];
-        prop::collection::vec(step, 0..200)
-    }
-
-    proptest! {
-        /// The reference is a sorted map from ticket to (place, called).
-        #[test]
-        fn behaves_as_a_sorted_map(steps in steps()) {
-            let mut queue = Queue::new(plain());
-            let guest = Guest::any(Instant::now());
-            let mut model: BTreeMap<u64, (Place, bool)> = BTreeMap::new();
-            let mut retired: Vec<u64> = Vec::new();
-            let mut next = 0;
-            for step in steps {
-                match step {
-                    Step::Join => {
-                        model.insert(next, (queue.join(Ticket(next), &guest), false));
-                        next += 1;
-                    }
-                    Step::Rejoin(pick) if !retired.is_empty() => {
-                        let ticket = retired.swap_remove(pick % retired.len());
-                        model.insert(ticket, (queue.rejoin(Ticket(ticket)), false));
-                    }
-                    Step::Leave(pick) if !model.is_empty() => {
-                        let ticket = *model.keys().nth(pick % model.len()).unwrap();
-                        let (place, called) = model.remove(&ticket).unwrap();
-                        prop_assert_eq!(queue.leave(place), called.then_some(ticket));
-                        // Who was never called has nothing to come again with.
-                        retired.extend(called.then_some(ticket));
-                    }
-                    Step::Call => {
-                        let head = model.iter_mut().find(|(_, (_, called))| !called);
-                        match head {
-                            Some((ticket, (_, called))) => {
-                                *called = true;
-                                queue.call_next(*ticket, None);
-                            }
-                            None => prop_assert_eq!(queue.waiting(), 0),
-                        }
-                    }
-                    Step::Rejoin(_) | Step::Leave(_) => {}
-                }
-                let waiting = model.values().filter(|(_, called)| !called).count();
-                prop_assert_eq!(queue.waiting(), waiting);
-            }
-        }
     }
 }

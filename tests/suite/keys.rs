@@ -150,6 +150,26 @@ const TESTS: &[(&str, &str)] = &[
         "queue::past_the_queue_timeout_the_answer_is_503",
     ),
     (
+        "upstreams.NAME.queue.fair_by",
+        "fairness::clients_are_served_in_turn_however_many_requests_one_has",
+    ),
+    (
+        "upstreams.NAME.queue.size_per_key",
+        "fairness::no_client_has_more_requests_waiting_than_it_may",
+    ),
+    (
+        "upstreams.NAME.queue.priority.trusted",
+        "fairness::who_is_trusted_says_what_is_urgent_and_nobody_else_does",
+    ),
+    (
+        "upstreams.NAME.queue.priority.header",
+        "fairness::who_is_trusted_says_what_is_urgent_and_nobody_else_does",
+    ),
+    (
+        "upstreams.NAME.queue.priority.aging",
+        "fairness::a_request_of_low_priority_gets_through_once_it_has_waited_long",
+    ),
+    (
         "upstreams.NAME.timeouts.connect",
         "timeouts::a_backend_that_takes_no_connection_in_two_seconds_is_taken_out_then",
     ),

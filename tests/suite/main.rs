@@ -21,6 +21,7 @@ mod contributing;
 mod demo;
 mod early_bytes;
 mod failover;
+mod fairness;
 mod flips;
 mod freshness;
 mod harness_itself;

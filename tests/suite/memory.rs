@@ -1,13 +1,17 @@
-//! What a client that does nothing costs.
+//! What a client that does nothing costs, and one that waits.
 
 use std::net::SocketAddr;
 
-use crate::harness::{Client, backend, get, proxy};
+use serde_json::json;
+
+use crate::harness::{Client, Units, backend, get, post, proxy, until};
 
 const CLIENTS: u64 = 1_000;
 /// The growth of the resident memory. The same without optimisation: it is buffers that a client
 /// costs, and those are as large in either build.
 const EACH_BYTES_MAX: u64 = 12 * 1024;
+/// Beyond what its connection and request have anyway.
+const WAITING_BYTES_MAX: u64 = 4 * 1024;
 
 #[tokio::test]
 async fn an_idle_client_costs_a_few_kilobytes() {
@@ -35,4 +39,42 @@ async fn one_that_stays(address: SocketAddr) -> Client {
     let mut client = Client::connect(address).await.unwrap();
     assert_eq!(client.ask(&get("/home")).await.unwrap().status, 200);
     client
+}
+
+/// Each has its own key. Before, its request was there but for the last byte of its body; then it waits.
+#[tokio::test]
+async fn a_waiting_request_costs_less_than_4_kilobytes() {
+    let a = backend("a").held().start().await;
+    let mut lb = proxy()
+        .upstream("web", [&a])
+        .queue_key("fair_by", "header:X-Tenant")
+        .queue_key("priority", json!({ "trusted": ["127.0.0.1"] }))
+        .start()
+        .await;
+    let mut busy = lb.connect().await;
+    busy.send(&get("/home")).await.unwrap();
+    a.working_on(1).await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = lb.connect().await;
+        let tenant = number.to_string();
+        let request = post("/home").header("X-Tenant", &tenant).promises(2);
+        client.send(&request).await.unwrap();
+        client.send_bytes(b"x").await.unwrap();
+        clients.push(client);
+    }
+    until("all requests but a byte are there", 10.secs(), async || {
+        let before = lb.program().rss_bytes();
+        tokio::time::sleep(300.millis()).await;
+        lb.program().rss_bytes() == before
+    })
+    .await;
+    let before = lb.program().rss_bytes();
+    for client in &mut clients {
+        client.send_bytes(b"y").await.unwrap();
+    }
+    lb.has_waiting(CLIENTS).await;
+    let each = lb.program().rss_bytes().saturating_sub(before) / CLIENTS;
+    println!("{each} bytes for each of {CLIENTS} waiting requests, beyond their connections");
+    assert!(each <= WAITING_BYTES_MAX, "{each} bytes");
 }

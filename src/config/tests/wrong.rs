@@ -627,6 +627,55 @@ fn routes_are_checked() {
 }
 
 #[test]
+fn the_queue_is_checked() {
+    assert_said([
+        (
+            upstreamed("queue: { fair_by: X-Tenant }"),
+            "c:6:25: maitred.upstreams.demo.queue.fair_by: X-Tenant is not client_address or a header such as header:X-Tenant, or off",
+        ),
+        (
+            upstreamed("queue: { fair_by: 'header:X Tenant' }"),
+            "c:6:25: maitred.upstreams.demo.queue.fair_by: \"header:X Tenant\" is not client_address or a header such as header:X-Tenant, or off",
+        ),
+        (
+            upstreamed("queue: { fair_by: client_address, size_per_key: 0 }"),
+            "c:6:55: maitred.upstreams.demo.queue.size_per_key: 0 is not in 1..=1000000",
+        ),
+        (
+            upstreamed("queue: { size_per_key: 5 }"),
+            "c:6:30: maitred.upstreams.demo.queue.size_per_key: has no effect without fair_by",
+        ),
+        (
+            upstreamed("queue: { priority: { header: X-Priority, aging: 5s } }"),
+            "c:6:36: maitred.upstreams.demo.queue.priority.header: has no effect without trusted\n\
+             c:6:55: maitred.upstreams.demo.queue.priority.aging: has no effect without trusted",
+        ),
+        (
+            upstreamed("queue: { priority: { trusted: [] } }"),
+            "c:6:37: maitred.upstreams.demo.queue.priority.trusted: empty, expected a list such as [127.0.0.1, 10.0.0.0/8]",
+        ),
+        (
+            upstreamed("queue: { priority: { trusted: 10.0.0.0/8 } }"),
+            "c:6:37: maitred.upstreams.demo.queue.priority.trusted: 10.0.0.0/8 is not a list such as [127.0.0.1, 10.0.0.0/8]",
+        ),
+        (
+            upstreamed("queue: { priority: { trusted: [10.0.0.0/33, 10.0.0.1/8, proxy] } }"),
+            "c:6:38: maitred.upstreams.demo.queue.priority.trusted[0]: 10.0.0.0/33 is not a network with a prefix of at most 32 bits\n\
+             c:6:51: maitred.upstreams.demo.queue.priority.trusted[1]: 10.0.0.1/8 is not a network: its first address is 10.0.0.0/8\n\
+             c:6:63: maitred.upstreams.demo.queue.priority.trusted[2]: proxy is not an IP address or a network such as 10.0.0.0/8",
+        ),
+        (
+            upstreamed("queue: { priority: { trusted: [::1], header: 'X Y' } }"),
+            "c:6:52: maitred.upstreams.demo.queue.priority.header: \"X Y\" is not a header's name such as X-Tenant",
+        ),
+        (
+            upstreamed("queue: { priority: { trusted: ['::1'], levels: 3 } }"),
+            "c:6:46: maitred.upstreams.demo.queue.priority.levels: unknown key, expected one of trusted, header, aging",
+        ),
+    ]);
+}
+
+#[test]
 fn upstreams_and_backends_are_checked() {
     let long = "x".repeat(65);
     assert_said([

@@ -1,7 +1,7 @@
 //! A client of our own: it sends exactly what a test says and hides nothing of what comes back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -175,6 +175,13 @@ impl Response {
 impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Self::over(TcpSocket::new_v4()?, address).await
+    }
+
+    /// A client at this address of our own, all of `127.0.0.0/8` being ours.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Self::over(socket, address).await
     }
 
     /// A client whose kernel takes next to nothing that it does not read.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,14 @@ pub struct Load {
     address: SocketAddr,
     clients: usize,
     requests: usize,
+    kind: Kind,
+}
+
+/// What a load's requests have in common.
+#[derive(Clone)]
+struct Kind {
+    source: Ipv4Addr,
+    header: Option<(&'static str, &'static str)>,
 }
 
 /// A load that goes on until it is stopped.
@@ -49,6 +57,10 @@ pub fn load(address: SocketAddr) -> Load {
         address,
         clients: 1,
         requests: 1,
+        kind: Kind {
+            source: Ipv4Addr::LOCALHOST,
+            header: None,
+        },
     }
 }
 
@@ -62,6 +74,18 @@ impl Load {
     /// How many requests each client sends, one after another.
     pub fn requests_each(mut self, requests: usize) -> Self {
         self.requests = requests;
+        self
+    }
+
+    /// All of them at this address of our own.
+    pub fn from(mut self, source: Ipv4Addr) -> Self {
+        self.kind.source = source;
+        self
+    }
+
+    /// With this header.
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.kind.header = Some((name, value));
         self
     }
 
@@ -89,7 +113,13 @@ impl Load {
         let mut clients = JoinSet::new();
         for number in 0..self.clients {
             let stop = Arc::clone(&stop);
-            clients.spawn(one_client(number, self.address, self.requests, stop));
+            clients.spawn(one_client(
+                number,
+                self.address,
+                self.requests,
+                self.kind.clone(),
+                stop,
+            ));
         }
         Running { stop, clients }
     }
@@ -116,6 +146,7 @@ async fn one_client(
     number: usize,
     address: SocketAddr,
     requests: usize,
+    Kind { source, header }: Kind,
     stop: Arc<AtomicBool>,
 ) -> Tally {
     let mut tally = Tally::default();
@@ -125,8 +156,11 @@ async fn one_client(
             break;
         }
         let begun = Instant::now();
-        let request = get("/home").id(format!("{number}-{index}"));
-        let asked = ask(&mut connection, address, &request);
+        let mut request = get("/home").id(format!("{number}-{index}"));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let asked = ask(&mut connection, source, address, &request);
         let outcome = tokio::time::timeout(ANSWER_WITHIN, asked).await;
         let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if outcome.is_err() {
@@ -140,12 +174,13 @@ async fn one_client(
 /// Asks on the kept connection, or on a new one if there is none.
 async fn ask(
     connection: &mut Option<Client>,
+    source: Ipv4Addr,
     address: SocketAddr,
     request: &Request,
 ) -> io::Result<Response> {
     let mut client = match connection.take() {
         Some(client) => client,
-        None => Client::connect(address).await?,
+        None => Client::connect_from(source, address).await?,
     };
     let response = client.ask(request).await?;
     if !response.headers.lists("Connection", "close") {
@@ -202,7 +237,7 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.ok += other.ok;
         self.failed += other.failed;
         self.latencies.extend(other.latencies);

@@ -4,7 +4,7 @@
 //! a test sets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -122,6 +122,12 @@ impl ProxyBuilder {
     /// How long a request may wait.
     pub fn queue_timeout(mut self, time: Duration) -> Self {
         self.queue["timeout"] = written(time);
+        self
+    }
+
+    /// A key of the section `queue`.
+    pub fn queue_key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.queue[key] = value.into();
         self
     }
 
@@ -411,6 +417,13 @@ impl Proxy {
     /// A new connection to the proxy.
     pub async fn connect(&self) -> Client {
         Client::connect(self.address())
+            .await
+            .expect("the proxy accepts connections")
+    }
+
+    /// A new connection from this address of our own.
+    pub async fn connect_from(&self, source: Ipv4Addr) -> Client {
+        Client::connect_from(source, self.address())
             .await
             .expect("the proxy accepts connections")
     }

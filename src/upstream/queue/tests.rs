@@ -1,0 +1,212 @@
+//! The queue alone: who is next, and who makes room.
+
+use super::*;
+use crate::upstream::{Key, Priority};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn plain() -> Rules {
+    Rules {
+        size: 9,
+        size_per_key: 9,
+        is_fair: false,
+        aging: None,
+    }
+}
+
+#[test]
+fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
+    let mut queue = Queue::new(plain());
+    let late = queue.join(Ticket(7), &Guest::any(Instant::now()));
+    let retried = queue.rejoin(Ticket(3));
+    queue.call_next("first", None);
+    assert_eq!(queue.leave(late), None);
+    assert_eq!(queue.leave(retried), Some("first"));
+}
+
+/// A queue and the places in it, with a name each.
+struct Hall {
+    queue: Queue<()>,
+    places: Vec<(&'static str, Place)>,
+    begun: Instant,
+}
+
+impl Hall {
+    fn new(rules: Rules) -> Self {
+        Self {
+            queue: Queue::new(rules),
+            places: Vec::new(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn join(&mut self, names: &[&'static str], key: u64, priority: Priority) {
+        for name in names {
+            let key = Key(key);
+            let since = self.begun;
+            let guest = Guest {
+                key,
+                priority,
+                since,
+            };
+            let ticket = Ticket(self.places.len() as u64);
+            self.places.push((name, self.queue.join(ticket, &guest)));
+        }
+    }
+
+    fn leave(&mut self, name: &str) {
+        let place = self.places.iter().position(|(other, _)| *other == name);
+        let (_, place) = self.places.remove(place.unwrap());
+        self.queue.leave(place);
+    }
+
+    /// Calls the next `count` after so many seconds; who they were.
+    fn call(&mut self, count: usize, seconds: u64) -> Vec<&'static str> {
+        let now = self.begun + Duration::from_secs(seconds);
+        (0..count).map(|_| self.call_one(now)).collect()
+    }
+
+    fn call_one(&mut self, now: Instant) -> &'static str {
+        self.queue.call_next((), Some(now));
+        let (queue, mut places) = (&mut self.queue, self.places.iter());
+        let called = places.position(|(_, place)| queue.look(*place, Waker::noop()).is_some());
+        let (name, place) = self.places.remove(called.unwrap());
+        self.queue.leave(place);
+        name
+    }
+}
+
+fn fair() -> Rules {
+    Rules {
+        is_fair: true,
+        ..plain()
+    }
+}
+
+fn aging() -> Rules {
+    Rules {
+        aging: Some(Duration::from_secs(10)),
+        ..plain()
+    }
+}
+
+#[test]
+fn leaving_and_coming_back_gains_nothing() {
+    let mut hall = Hall::new(fair());
+    hall.join(&["a1", "a2"], 1, Priority::Normal);
+    hall.join(&["b1"], 2, Priority::Normal);
+    hall.join(&["c1"], 3, Priority::Normal);
+    hall.leave("b1");
+    hall.join(&["b2"], 2, Priority::Normal);
+    assert_eq!(hall.call(1, 0), ["a1"]);
+    // Its line has another, which does not keep it in front.
+    assert_eq!(hall.call(3, 0), ["c1", "b2", "a2"]);
+}
+
+#[test]
+fn a_class_that_is_due_gets_every_second_slot_and_two_take_turns() {
+    let mut hall = Hall::new(aging());
+    hall.join(&["low1", "low2"], 0, Priority::Low);
+    hall.join(&["normal1", "normal2"], 0, Priority::Normal);
+    hall.join(
+        &["high1", "high2", "high3", "high4", "high5"],
+        0,
+        Priority::High,
+    );
+    assert_eq!(hall.call(2, 9), ["high1", "high2"]);
+    assert_eq!(
+        hall.call(5, 10),
+        ["normal1", "high3", "low1", "high4", "normal2"]
+    );
+    assert_eq!(hall.call(2, 10), ["high5", "low2"]);
+}
+
+#[test]
+fn the_least_urgent_class_and_in_it_the_longest_line_makes_room() {
+    let mut hall = Hall::new(Rules {
+        size: 4,
+        aging: Some(Duration::from_secs(10)),
+        ..fair()
+    });
+    hall.join(&["a1", "a2", "a3"], 1, Priority::Low);
+    hall.join(&["b1"], 2, Priority::Low);
+    let room = |hall: &Hall, key, priority| {
+        let (key, since) = (Key(key), hall.begun);
+        hall.queue.room_for(&Guest {
+            key,
+            priority,
+            since,
+        })
+    };
+    let (_, newest) = hall.places[2];
+    assert_eq!(room(&hall, 9, Priority::High), Room::Of(newest));
+    assert_eq!(room(&hall, 9, Priority::Low), Room::Of(newest));
+    assert_eq!(room(&hall, 2, Priority::Low), Room::Of(newest));
+    assert_eq!(room(&hall, 1, Priority::Low), Room::Full);
+    hall.queue.call(newest, ());
+    hall.join(&["b2"], 2, Priority::Low);
+    assert_eq!(room(&hall, 2, Priority::Low), Room::Full);
+    assert_eq!(room(&hall, 1, Priority::Low), Room::Full);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join,
+    Rejoin(usize),
+    Leave(usize),
+    Call,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => Just(Step::Join),
+        1 => any::<usize>().prop_map(Step::Rejoin),
+        2 => any::<usize>().prop_map(Step::Leave),
+        2 => Just(Step::Call),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+proptest! {
+    /// The reference is a sorted map from ticket to (place, called).
+    #[test]
+    fn behaves_as_a_sorted_map(steps in steps()) {
+        let mut queue = Queue::new(plain());
+        let guest = Guest::any(Instant::now());
+        let mut model: BTreeMap<u64, (Place, bool)> = BTreeMap::new();
+        let mut retired: Vec<u64> = Vec::new();
+        let mut next = 0;
+        for step in steps {
+            match step {
+                Step::Join => {
+                    model.insert(next, (queue.join(Ticket(next), &guest), false));
+                    next += 1;
+                }
+                Step::Rejoin(pick) if !retired.is_empty() => {
+                    let ticket = retired.swap_remove(pick % retired.len());
+                    model.insert(ticket, (queue.rejoin(Ticket(ticket)), false));
+                }
+                Step::Leave(pick) if !model.is_empty() => {
+                    let ticket = *model.keys().nth(pick % model.len()).unwrap();
+                    let (place, called) = model.remove(&ticket).unwrap();
+                    prop_assert_eq!(queue.leave(place), called.then_some(ticket));
+                    // Who was never called has nothing to come again with.
+                    retired.extend(called.then_some(ticket));
+                }
+                Step::Call => {
+                    let head = model.iter_mut().find(|(_, (_, called))| !called);
+                    match head {
+                        Some((ticket, (_, called))) => {
+                            *called = true;
+                            queue.call_next(*ticket, None);
+                        }
+                        None => prop_assert_eq!(queue.waiting(), 0),
+                    }
+                }
+                Step::Rejoin(_) | Step::Leave(_) => {}
+            }
+            let waiting = model.values().filter(|(_, called)| !called).count();
+            prop_assert_eq!(queue.waiting(), waiting);
+        }
+    }
+}
