@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 use maitred::health::{Report, Ruling, State};
 use maitred::upstream::{
-    Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, Priority, PriorityParams,
-    QueueParams, Timeouts, Turn, Upstream, UpstreamParams,
+    Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, PriorityParams, QueueParams,
+    Timeouts, Turn, Upstream, UpstreamParams,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,27 +105,9 @@ pub fn apply(upstream: &Upstream, ruling: &Arc<Ruling>) {
     assert!(applied.is_ready(), "applying a report waits for nothing");
 }
 
-/// A request that is nobody's in particular.
-pub fn anyone() -> Ask {
-    Ask::First(Guest::any(Instant::now()))
-}
-
-/// A request of this client, and of one of the classes in turn.
-pub fn client(upstream: &Upstream, number: usize) -> Ask {
-    let (_, priority) = Priority::ALL[number % Priority::ALL.len()];
-    Ask::First(Guest {
-        key: upstream.keys().of_header(&number.to_ne_bytes()),
-        priority: match upstream.params().queue.priority {
-            Some(_) => priority,
-            None => Priority::Normal,
-        },
-        since: Instant::now(),
-    })
-}
-
-/// A request that need not wait.
-pub fn seated(upstream: &Arc<Upstream>) -> Lease {
-    match upstream.arrive(anyone()) {
+/// A request that need not wait, and says nothing of itself.
+pub fn seated(upstream: &Arc<Upstream>, begun: Instant) -> Lease {
+    match upstream.arrive(Ask::First(Guest::any(begun))) {
         Arrival::Seated(lease) => lease,
         Arrival::Waiting(_) => panic!("has to wait"),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -133,17 +115,17 @@ pub fn seated(upstream: &Arc<Upstream>) -> Lease {
 }
 
 /// A request that has to wait.
-pub fn waiting(upstream: &Arc<Upstream>, ask: Ask, waker: &Waker) -> Turn {
+pub fn waiting(upstream: &Arc<Upstream>, ask: Ask) -> Turn {
     match upstream.arrive(ask) {
-        Arrival::Waiting(turn) => look(turn, waker).err().expect("nobody has called it"),
+        Arrival::Waiting(turn) => look(turn).err().expect("nobody has called it"),
         Arrival::Seated(_) => panic!("need not wait"),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
     }
 }
 
 /// What has become of one that waits: its lease, or itself.
-pub fn look(mut turn: Turn, waker: &Waker) -> Result<Lease, Turn> {
-    match Pin::new(&mut turn).poll(&mut Context::from_waker(waker)) {
+pub fn look(mut turn: Turn) -> Result<Lease, Turn> {
+    match Pin::new(&mut turn).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(lease)) => Ok(lease),
         Poll::Ready(Err(refusal)) => panic!("refused: {refusal:?}"),
         Poll::Pending => Err(turn),

@@ -1,18 +1,20 @@
 //! The queue: the same cost is wanted at 10 and at 5,000 waiting, whatever it goes by. Where there are keys,
 //! each that waits has its own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Wake, Waker};
+use std::time::Instant;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use maitred::upstream::{Balance, Lease, QueueParams, Turn, Upstream};
+use maitred::upstream::{Ask, Balance, Guest, Lease, Priority, QueueParams, Turn, Upstream};
 
 use crate::fixtures::{
-    anyone, apply, client, fair_queue, fair_queue_with_classes, look, plain_queue, report, ruling,
-    seated, upstream, waiting,
+    apply, fair_queue, fair_queue_with_classes, look, plain_queue, report, ruling, seated,
+    upstream, waiting,
 };
+
+const CLASSES: usize = Priority::ALL.len();
 
 pub fn benchmarks(criterion: &mut Criterion) {
     for (name, queue) in [
@@ -32,90 +34,100 @@ pub fn benchmarks(criterion: &mut Criterion) {
 struct Hall {
     upstream: Arc<Upstream>,
     lease: Option<Lease>,
-    /// By place; a place is empty only while its turn is looked at.
-    turns: Vec<Option<Turn>>,
-    /// Of each place: says that its turn has come.
-    wakers: Vec<Waker>,
-    called: Arc<AtomicUsize>,
+    length: usize,
+    /// Of each class, in the order in which they came.
+    turns: [VecDeque<Turn>; CLASSES],
     /// How many clients have come so far.
     clients: usize,
-}
-
-/// Notes the place whose turn has come.
-struct Call {
-    place: usize,
-    called: Arc<AtomicUsize>,
-}
-
-impl Wake for Call {
-    fn wake(self: Arc<Self>) {
-        self.called.store(self.place, Relaxed);
-    }
+    begun: Instant,
 }
 
 impl Hall {
     fn new(queue: QueueParams, length: usize) -> Self {
         let upstream = upstream(Balance::default(), 1, queue);
         apply(&upstream, &ruling(&report(1, 0)));
-        let called = Arc::new(AtomicUsize::new(0));
-        let waker = |place| {
-            let called = called.clone();
-            Waker::from(Arc::new(Call { place, called }))
-        };
         let mut hall = Self {
-            lease: Some(seated(&upstream)),
+            lease: Some(seated(&upstream, Instant::now())),
             upstream,
-            turns: Vec::new(),
-            wakers: (0..length).map(waker).collect(),
-            called,
+            length,
+            turns: Default::default(),
             clients: 0,
+            begun: Instant::now(),
         };
-        for place in 0..length {
-            let turn = hall.join(place);
-            hall.turns.push(Some(turn));
-        }
+        hall.fill();
         hall
     }
 
+    fn fill(&mut self) {
+        self.turns.iter_mut().for_each(VecDeque::clear);
+        for _ in 0..self.length {
+            let class = self.next_class();
+            self.join(class);
+        }
+    }
+
+    /// Every class in turn, where there are any.
+    fn next_class(&self) -> usize {
+        match self.upstream.params().queue.priority {
+            Some(_) => self.clients % CLASSES,
+            None => Priority::Normal as usize,
+        }
+    }
+
     /// One more waits.
-    fn join(&mut self, place: usize) -> Turn {
+    fn come(&mut self, class: usize) -> Turn {
         self.clients += 1;
-        let ask = match self.upstream.params().queue.fair_by {
-            Some(_) => client(&self.upstream, self.clients),
-            None => anyone(),
-        };
-        waiting(&self.upstream, ask, &self.wakers[place])
+        let mut guest = Guest::any(self.begun);
+        guest.priority = Priority::ALL[class].1;
+        if self.upstream.params().queue.fair_by.is_some() {
+            guest.key = self.upstream.keys().of_header(&self.clients.to_ne_bytes());
+        }
+        waiting(&self.upstream, Ask::First(guest))
+    }
+
+    fn join(&mut self, class: usize) {
+        let turn = self.come(class);
+        self.turns[class].push_back(turn);
     }
 
     fn benchmarks(mut self, group: &mut BenchmarkGroup<'_, WallTime>) {
-        let length = self.turns.len();
+        let length = self.length;
         group.bench_function(format!("join and leave, {length} waiting"), |bencher| {
-            bencher.iter(|| drop(self.join(0)));
+            bencher.iter(|| drop(self.come(self.next_class())));
         });
         group.bench_function(
             format!("leave from the middle and join, {length} waiting"),
             |bencher| {
-                let mut place = 0;
                 bencher.iter(|| {
-                    // Everywhere, in an order that says nothing.
-                    place = (place + 7_919) % length;
-                    self.turns[place] = None;
-                    self.turns[place] = Some(self.join(place));
+                    let class = self.next_class();
+                    let middle = self.turns[class].len() / 2;
+                    drop(self.turns[class].swap_remove_back(middle));
+                    self.join(class);
                 });
             },
         );
+        // The last bench left them in no order.
+        self.fill();
         group.bench_function(format!("hand over and join, {length} waiting"), |bencher| {
             bencher.iter(|| self.hand_over());
         });
     }
 
-    /// The slot changes hands, and one more joins.
+    /// The slot changes hands, and another of the same class joins.
     fn hand_over(&mut self) {
         self.lease = None;
-        let place = self.called.load(Relaxed);
-        let called = self.turns[place].take().expect("it was called");
-        let lease = look(called, &self.wakers[place]).unwrap_or_else(|_| panic!("not called"));
-        self.lease = Some(lease);
-        self.turns[place] = Some(self.join(place));
+        for class in 0..CLASSES {
+            let Some(eldest) = self.turns[class].pop_front() else {
+                continue;
+            };
+            match look(eldest) {
+                Err(eldest) => self.turns[class].push_front(eldest),
+                Ok(lease) => {
+                    self.lease = Some(lease);
+                    self.join(class);
+                    return;
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! A slot taken and given back: the same cost is wanted at 3 and at 10,000 backends, whoever is sick or
 //! has no slot left.
 
+use std::time::Instant;
+
 use criterion::Criterion;
 use maitred::upstream::Balance;
 
@@ -24,21 +26,22 @@ fn out_of_service(
     percent: usize,
 ) {
     let out = (backends * percent).div_ceil(100).min(backends - 1);
+    let begun = Instant::now();
     let mut group = criterion.benchmark_group(format!("selection/{name}"));
     let upstream = upstream(balance, backends, plain_queue());
     apply(&upstream, &ruling(&report(backends, out)));
     group.bench_function(
         format!("{backends} backends, {percent} % sick"),
         |bencher| {
-            bencher.iter(|| drop(seated(&upstream)));
+            bencher.iter(|| drop(seated(&upstream, begun)));
         },
     );
     apply(&upstream, &ruling(&report(backends, 0)));
-    let _busy: Vec<_> = (0..out).map(|_| seated(&upstream)).collect();
+    let _busy: Vec<_> = (0..out).map(|_| seated(&upstream, begun)).collect();
     group.bench_function(
         format!("{backends} backends, {percent} % full"),
         |bencher| {
-            bencher.iter(|| drop(seated(&upstream)));
+            bencher.iter(|| drop(seated(&upstream, begun)));
         },
     );
     group.finish();

@@ -6,21 +6,44 @@
 /// Who stands in line, from one end to the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct List {
-    head: Option<usize>,
-    tail: Option<usize>,
+    head: Link,
+    tail: Link,
 }
 
 impl List {
     pub(super) fn head(&self) -> Option<usize> {
-        self.head
+        self.head.index()
     }
 
     pub(super) fn tail(&self) -> Option<usize> {
-        self.tail
+        self.tail.index()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.head.is_none()
+        self.head().is_none()
+    }
+}
+
+/// An index or the end, in half the room: thousands are gone through in no order, and what counts then is
+/// how many of them a cache holds. The configuration lets a million wait, far below the limit.
+#[derive(Clone, Copy, Debug)]
+struct Link(u32);
+
+const END: u32 = u32::MAX;
+
+impl Link {
+    fn to(index: Option<usize>) -> Self {
+        Self(index.map_or(END, |index| index as u32))
+    }
+
+    fn index(self) -> Option<usize> {
+        (self.0 != END).then_some(self.0 as usize)
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self(END)
     }
 }
 
@@ -32,25 +55,25 @@ pub(super) struct Chains {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Links {
-    previous: Option<usize>,
-    next: Option<usize>,
+    previous: Link,
+    next: Link,
 }
 
 impl Chains {
     /// Who stands behind `index`.
     pub(super) fn next(&self, index: usize) -> Option<usize> {
-        self.links[index].next
+        self.links[index].next.index()
     }
 
     pub(super) fn push_back(&mut self, list: &mut List, index: usize) {
-        self.insert_after(list, list.tail, index);
+        self.insert_after(list, list.tail(), index);
     }
 
     /// Behind `before`, or in front of all.
     pub(super) fn insert_after(&mut self, list: &mut List, before: Option<usize>, index: usize) {
         let after = match before {
-            Some(before) => self.links[before].next,
-            None => list.head,
+            Some(before) => self.next(before),
+            None => list.head(),
         };
         if index >= self.links.len() {
             self.links.resize(index + 1, Links::default());
@@ -61,11 +84,11 @@ impl Chains {
 
     pub(super) fn remove(&mut self, list: &mut List, index: usize) {
         let Links { previous, next } = self.links[index];
-        self.link(list, previous, next);
+        self.link(list, previous.index(), next.index());
     }
 
     pub(super) fn move_to_back(&mut self, list: &mut List, index: usize) {
-        if list.tail != Some(index) {
+        if list.tail() != Some(index) {
             self.remove(list, index);
             self.push_back(list, index);
         }
@@ -74,12 +97,12 @@ impl Chains {
     /// Makes `left` and `right` neighbours; `None` is the end of the list.
     fn link(&mut self, list: &mut List, left: Option<usize>, right: Option<usize>) {
         match left {
-            Some(index) => self.links[index].next = right,
-            None => list.head = right,
+            Some(index) => self.links[index].next = Link::to(right),
+            None => list.head = Link::to(right),
         }
         match right {
-            Some(index) => self.links[index].previous = left,
-            None => list.tail = left,
+            Some(index) => self.links[index].previous = Link::to(left),
+            None => list.tail = Link::to(left),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! nothing allocated for it; without `aging` nobody's age is noted.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -34,8 +35,8 @@ pub(super) struct LineIndex(usize);
 pub(super) struct Lines {
     lines: Slab<Line>,
     classes: [Class; CLASSES],
-    /// The lines that there are, if keys have their own; else each class has the line of its number.
-    by_key: Option<HashMap<(usize, Key), usize>>,
+    /// Each key has its own; else each class has the line of its number.
+    has_keys: bool,
     /// Waiters, each in its line.
     places: Chains,
     /// Lines, each in its class, in the order of their turns.
@@ -55,11 +56,34 @@ struct Line {
 
 #[derive(Debug, Default)]
 struct Class {
+    /// The lines that there are.
+    by_key: HashMap<Key, usize, BuildHasherDefault<Unhashed>>,
     turns: List,
     /// The lines that have one waiter, two, …; the last of these lists is not empty.
     by_length: Vec<List>,
     /// Waiters as they came.
     ages: List,
+}
+
+/// A key is a hash already.
+#[derive(Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    /// Never called: a key is one number.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// How long waiters have waited, and what they are owed for it.
@@ -87,7 +111,7 @@ impl Lines {
         Self {
             lines,
             classes: Default::default(),
-            by_key: has_keys.then(HashMap::new),
+            has_keys,
             places: Chains::default(),
             turns: Chains::default(),
             lengths: Chains::default(),
@@ -113,7 +137,7 @@ impl Lines {
         if let Some(ages) = &mut self.ages {
             ages.join(&mut class.ages, waiter, guest.since);
         }
-        if self.by_key.is_some() {
+        if self.has_keys {
             let length = line.length;
             self.list_by_length(index, length - 1, length);
         }
@@ -132,7 +156,7 @@ impl Lines {
         if let Some(ages) = &mut self.ages {
             ages.order.remove(&mut class.ages, waiter);
         }
-        if self.by_key.is_some() {
+        if self.has_keys {
             let length = line.length;
             self.list_by_length(index, length + 1, length);
             self.close_if_empty(index);
@@ -165,18 +189,17 @@ impl Lines {
 
     fn find(&self, guest: &Guest) -> Option<usize> {
         let class = guest.priority as usize;
-        match &self.by_key {
-            Some(by_key) => by_key.get(&(class, guest.key)).copied(),
-            None => Some(class),
+        if self.has_keys {
+            self.classes[class].by_key.get(&guest.key).copied()
+        } else {
+            Some(class)
         }
     }
 
     fn open(&mut self, guest: &Guest) -> usize {
         let class = guest.priority as usize;
         let index = self.lines.insert(Line::new(class, guest.key));
-        if let Some(by_key) = &mut self.by_key {
-            by_key.insert((class, guest.key), index);
-        }
+        self.classes[class].by_key.insert(guest.key, index);
         index
     }
 
@@ -188,9 +211,7 @@ impl Lines {
             return;
         }
         self.lines.remove(index);
-        if let Some(by_key) = &mut self.by_key {
-            by_key.remove(&(class, key));
-        }
+        self.classes[class].by_key.remove(&key);
     }
 
     /// A line has become longer or shorter by one.
@@ -234,8 +255,9 @@ impl Lines {
             let found = class.longest().map(|line| self.lines[line].length);
             assert_eq!(found, longest, "the longest line");
         }
-        if let Some(by_key) = &self.by_key {
-            assert_eq!(by_key.len(), self.lines.len(), "lines by key");
+        if self.has_keys {
+            let known = self.classes.iter().map(|class| class.by_key.len());
+            assert_eq!(known.sum::<usize>(), self.lines.len(), "lines by key");
             assert!(self.lines.iter().all(|(_, line)| line.length > 0));
         }
     }
