@@ -4,9 +4,9 @@
 //! robin comes to where every request costs one slot. A line exists while somebody stands in it. One that
 //! begins anew goes behind the others, so nothing is gained by leaving and coming back.
 //!
-//! **Classes.** The most urgent class first. A class below it in which somebody has waited for `aging` is
-//! *due*, and every second slot is for those that are, in turn. So an urgent request has at most one of
-//! another class before it, and no class starves.
+//! **Classes.** The most urgent class first. A class in which somebody has waited for `aging` is *due*, and
+//! each class above gives way to it once, then has a slot itself. So every second slot is for those that are
+//! due; an urgent request has at most one of another class before it, and no class starves.
 //!
 //! **A full hall.** One more is let in where another can go who has less of a claim: the newest of the
 //! longest line of the least urgent class, if it is less urgent than the newcomer, or its line longer.
@@ -94,10 +94,8 @@ struct Ages {
     order: Chains,
     /// Since when they wait.
     since: Vec<Option<Instant>>,
-    /// The last slot went to a class that was due.
-    gave_way: bool,
-    /// Which one was served last for being due.
-    due_last: usize,
+    /// Of each class: a less urgent one has had a slot since its own last.
+    gave_way: [bool; CLASSES],
 }
 
 impl Lines {
@@ -290,8 +288,7 @@ impl Ages {
             aging,
             order: Chains::default(),
             since: Vec::new(),
-            gave_way: false,
-            due_last: 0,
+            gave_way: [false; CLASSES],
         }
     }
 
@@ -305,31 +302,21 @@ impl Ages {
 
     /// Which class the next slot is for, if `first` is the most urgent one in which anybody waits.
     fn class_in_turn(&mut self, first: usize, classes: &[Class; CLASSES], now: Instant) -> usize {
-        let due = if self.gave_way {
-            None
-        } else {
-            self.due_below(first, classes, now)
-        };
-        self.gave_way = due.is_some();
-        if let Some(class) = due {
-            self.due_last = class;
+        let mut chosen = first;
+        for class in first + 1..CLASSES {
+            if self.is_due(&classes[class], now) && !self.gave_way[chosen] {
+                chosen = class;
+            }
         }
-        due.unwrap_or(first)
+        self.gave_way[..chosen].fill(true);
+        self.gave_way[chosen] = false;
+        chosen
     }
 
-    /// A class below `first` in which somebody has waited for `aging`; of two, the one that was not last.
-    fn due_below(&self, first: usize, classes: &[Class; CLASSES], now: Instant) -> Option<usize> {
-        let is_due = |class: &usize| {
-            let eldest = classes[*class].ages.head();
-            let since = eldest.and_then(|eldest| self.since[eldest]);
-            since.is_some_and(|since| now.saturating_duration_since(since) >= self.aging)
-        };
-        let mut below = (first + 1..CLASSES).filter(is_due);
-        let next = below.next()?;
-        Some(if next == self.due_last {
-            below.next().unwrap_or(next)
-        } else {
-            next
-        })
+    /// Somebody in it has waited for `aging`.
+    fn is_due(&self, class: &Class, now: Instant) -> bool {
+        let eldest = class.ages.head();
+        let since = eldest.and_then(|eldest| self.since[eldest]);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= self.aging)
     }
 }

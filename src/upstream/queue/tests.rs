@@ -116,9 +116,9 @@ fn a_class_that_is_due_gets_every_second_slot_and_two_take_turns() {
     assert_eq!(hall.call(2, 9), ["high1", "high2"]);
     assert_eq!(
         hall.call(5, 10),
-        ["normal1", "high3", "low1", "high4", "normal2"]
+        ["low1", "high3", "normal1", "high4", "low2"]
     );
-    assert_eq!(hall.call(2, 10), ["high5", "low2"]);
+    assert_eq!(hall.call(2, 10), ["high5", "normal2"]);
 }
 
 #[test]
@@ -207,6 +207,68 @@ proptest! {
             }
             let waiting = model.values().filter(|(_, called)| !called).count();
             prop_assert_eq!(queue.waiting(), waiting);
+        }
+    }
+}
+
+/// What happens to a queue with priorities.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Join(usize),
+    Call,
+    /// So many seconds pass.
+    Pass(u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        5 => (0..3usize).prop_map(Event::Join),
+        6 => Just(Event::Call),
+        1 => (0..20u64).prop_map(Event::Pass),
+    ];
+    prop::collection::vec(event, 0..300)
+}
+
+proptest! {
+    /// While one of `high` waits, at most one slot in a row is for others; while one of another class has
+    /// waited for long, at most three are.
+    #[test]
+    fn no_class_starves_and_what_is_urgent_waits_for_one_other(events in events()) {
+        let mut queue = Queue::new(aging());
+        let begun = Instant::now();
+        let mut now = begun;
+        // Of each class: since when they wait, and how many slots in a row were for others.
+        let mut waiting: [Vec<(Instant, Place)>; 3] = Default::default();
+        let mut passed_over = [0; 3];
+        for event in events {
+            match event {
+                Event::Pass(seconds) => now += Duration::from_secs(seconds),
+                Event::Join(class) => {
+                    let (_, priority) = Priority::ALL[class];
+                    let (key, since) = (Key::default(), now);
+                    let place = queue.join(Ticket(0), &Guest { key, priority, since });
+                    waiting[class].push((now, place));
+                }
+                Event::Call => {
+                    queue.call_next((), Some(now));
+                    let mut called = |line: &Vec<(Instant, Place)>| {
+                        line.first().is_some_and(|(_, place)| queue.look(*place, Waker::noop()).is_some())
+                    };
+                    let Some(class) = waiting.iter().position(&mut called) else { continue };
+                    for (other, line) in waiting.iter().enumerate() {
+                        let since = line.first().map(|(since, _)| *since);
+                        let counts = since.is_some_and(|since| {
+                            other == 0 || now >= since + Duration::from_secs(10)
+                        });
+                        let more = passed_over[other] + 1;
+                        passed_over[other] = if counts && other != class { more } else { 0 };
+                    }
+                    let (_, place) = waiting[class].remove(0);
+                    queue.leave(place);
+                    prop_assert!(passed_over[0] <= 1, "high");
+                    prop_assert!(passed_over[1] <= 3 && passed_over[2] <= 3, "{passed_over:?}");
+                }
+            }
         }
     }
 }

@@ -46,9 +46,8 @@ pub struct QueueModel {
     waiters: Vec<Waiter>,
     /// The keys of each class in the order of their turns.
     turns: [Vec<u64>; 3],
-    /// The last slot was for a class that was due; which one was last.
-    gave_way: bool,
-    due_last: usize,
+    /// Of each class: one below it has had a slot since its own last.
+    gave_way: [bool; 3],
 }
 
 impl QueueModel {
@@ -57,8 +56,7 @@ impl QueueModel {
             params,
             waiters: Vec::new(),
             turns: Default::default(),
-            gave_way: false,
-            due_last: 0,
+            gave_way: [false; 3],
         }
     }
 
@@ -98,24 +96,25 @@ impl QueueModel {
     }
 
     fn class_in_turn(&mut self, now: u64) -> Option<usize> {
-        let first = self.waiters.iter().map(|one| one.class).min()?;
-        let is_due = |class: &usize| {
+        let waits = |class: usize| self.waiters.iter().any(|one| one.class == class);
+        let is_due = |class: usize| {
             let mut waiters = self.waiters.iter();
-            waiters.any(|one| one.class == *class && now >= one.since + AGING)
+            let is_old = |one: &Waiter| one.class == class && now >= one.since + AGING;
+            self.params.priority.is_some() && waiters.any(is_old)
         };
-        let mut due: Vec<usize> = (first + 1..3).filter(is_due).collect();
-        if self.gave_way || self.params.priority.is_none() {
-            due.clear();
-        }
-        if due.len() > 1 {
-            due.retain(|class| *class != self.due_last);
-        }
-        self.gave_way = !due.is_empty();
-        let Some(class) = due.first() else {
-            return Some(first);
+        let first = (0..3).find(|class| waits(*class))?;
+        let second = (first + 1..3).find(|class| is_due(*class));
+        let third = second.and_then(|second| (second + 1..3).find(|class| is_due(*class)));
+        let chosen = match (second, third) {
+            (Some(second), Some(third)) if !self.gave_way[first] && !self.gave_way[second] => third,
+            (Some(second), _) if !self.gave_way[first] => second,
+            _ => first,
         };
-        self.due_last = *class;
-        Some(*class)
+        self.gave_way[chosen] = false;
+        for class in 0..chosen {
+            self.gave_way[class] = true;
+        }
+        Some(chosen)
     }
 
     pub fn leave(&mut self, ticket: u64) {
