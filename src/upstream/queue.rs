@@ -118,24 +118,23 @@ impl<C> Queue<C> {
 
     /// Joins the line of its key and class.
     pub(super) fn join(&mut self, ticket: Ticket, guest: &Guest) -> Place {
-        let index = self.insert(ticket);
-        self.entries[index].line = Some(self.lines.join(index, guest));
-        Place(index)
+        let line = self.lines.join(self.entries.vacant_key(), guest);
+        Place(self.insert(ticket, Some(line)))
     }
 
     /// Joins once more, ahead of all who were not called yet.
     pub(super) fn rejoin(&mut self, ticket: Ticket) -> Place {
         let before = self.last_returned_before(ticket);
-        let index = self.insert(ticket);
+        let index = self.insert(ticket, None);
         self.returns.insert_after(&mut self.returned, before, index);
         Place(index)
     }
 
-    fn insert(&mut self, ticket: Ticket) -> usize {
+    fn insert(&mut self, ticket: Ticket, line: Option<LineIndex>) -> usize {
         self.waiting += 1;
         self.entries.insert(Entry {
             ticket,
-            line: None,
+            line,
             state: State::Waiting(None),
         })
     }

@@ -4,13 +4,14 @@
 //! `cargo test --features shuttle --lib shuttle_`
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 
-use super::fixtures::{balanced, first, report, upstream};
-use super::{Arrival, BackendIndex, Balance, Lease, Refusal, Turn, Upstream};
+use super::fixtures::{balanced, fair_queue_of, first, queued, report, upstream};
+use super::{Arrival, Ask, BackendIndex, Balance, Guest, Key, Lease, Refusal, Turn, Upstream};
 
 const SCHEDULES: usize = 20_000;
 
@@ -42,6 +43,15 @@ fn arrive(upstream: &Arc<Upstream>) -> Result<Lease, Turn> {
         Arrival::Seated(lease) => Ok(lease),
         Arrival::Waiting(turn) => Err(turn),
         Arrival::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+/// Waits for its turn if need be.
+fn seat(upstream: &Arc<Upstream>, ask: Ask) -> Result<Lease, Refusal> {
+    match upstream.arrive(ask) {
+        Arrival::Seated(lease) => Ok(lease),
+        Arrival::Waiting(turn) => block_on(turn),
+        Arrival::Refused(refusal) => Err(refusal),
     }
 }
 
@@ -130,21 +140,40 @@ fn shuttle_stopping_tells_everyone() {
             let mut threads: Vec<_> = (0..3)
                 .map(|_| {
                     let (upstream, counters) = (upstream.clone(), counters.clone());
-                    thread::spawn(move || {
-                        let seated = match upstream.arrive(first()) {
-                            Arrival::Seated(lease) => Ok(lease),
-                            Arrival::Waiting(turn) => block_on(turn),
-                            Arrival::Refused(refusal) => Err(refusal),
-                        };
-                        match seated {
-                            Ok(lease) => counters.serve(lease),
-                            Err(refusal) => assert_eq!(refusal, Refusal::Stopping),
-                        }
+                    thread::spawn(move || match seat(&upstream, first()) {
+                        Ok(lease) => counters.serve(lease),
+                        Err(refusal) => assert_eq!(refusal, Refusal::Stopping),
                     })
                 })
                 .collect();
             let closing = upstream.clone();
             threads.push(thread::spawn(move || closing.close()));
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().expect("no thread panics"));
+            all_free(&upstream);
+        },
+        SCHEDULES,
+    );
+}
+
+/// In a full hall one client's requests make room for another's, while slots change hands: each is served
+/// or told so.
+#[test]
+fn shuttle_who_makes_room_is_told() {
+    shuttle::check_random(
+        || {
+            let upstream = queued(Balance::RoundRobin, &[1], fair_queue_of(2));
+            let counters = Counters::new(&[1]);
+            let threads = [1, 1, 1, 2].map(|key| {
+                let (upstream, counters) = (upstream.clone(), counters.clone());
+                let mut guest = Guest::any(Instant::now());
+                guest.key = Key(key);
+                thread::spawn(move || match seat(&upstream, Ask::First(guest)) {
+                    Ok(lease) => counters.serve(lease),
+                    Err(refusal) => assert_eq!(refusal, Refusal::QueueFull),
+                })
+            });
             threads
                 .into_iter()
                 .for_each(|thread| thread.join().expect("no thread panics"));

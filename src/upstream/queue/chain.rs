@@ -66,7 +66,23 @@ impl Chains {
     }
 
     pub(super) fn push_back(&mut self, list: &mut List, index: usize) {
-        self.insert_after(list, list.tail(), index);
+        let before = list.tail;
+        let links = Links {
+            previous: before,
+            next: Link::default(),
+        };
+        match self.links.get_mut(index) {
+            Some(place) => *place = links,
+            None => {
+                self.links.resize(index, Links::default());
+                self.links.push(links);
+            }
+        }
+        list.tail = Link::to(Some(index));
+        match before.index() {
+            Some(before) => self.links[before].next = list.tail,
+            None => list.head = list.tail,
+        }
     }
 
     /// Behind `before`, or in front of all.

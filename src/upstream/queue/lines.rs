@@ -176,12 +176,9 @@ impl Lines {
         let own = guest.priority as usize;
         let (lowest, class) = self.least_urgent()?;
         let longest = &self.lines[class.longest()?];
-        let has_less_claim = match lowest.cmp(&own) {
-            std::cmp::Ordering::Greater => true,
-            // As if both stood there: of equals, who comes later goes.
-            std::cmp::Ordering::Equal => longest.length > self.length_for(guest) + 1,
-            std::cmp::Ordering::Less => false,
-        };
+        // As if both stood there: of equals, who comes later goes.
+        let is_longer = || longest.length > self.length_for(guest) + 1;
+        let has_less_claim = lowest > own || (lowest == own && is_longer());
         longest.waiters.tail().filter(|_| has_less_claim)
     }
 
