@@ -197,7 +197,7 @@ fn a_sick_backend_that_answers_disagrees_with_the_file() {
     lease.backend().count_served(Instant::now());
     report(&upstream, &[false, true]);
     assert!(!upstream.view().backends[0].disagrees, "that was before");
-    std::thread::sleep(std::time::Duration::from_millis(1));
+    std::thread::sleep(Duration::from_millis(1));
     lease.backend().count_served(Instant::now());
     assert!(upstream.view().backends[0].disagrees);
     report(&upstream, &[true, true]);
