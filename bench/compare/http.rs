@@ -44,6 +44,11 @@ impl Client {
     /// Sends a request and reads its answer.
     pub async fn get(&mut self, request: &[u8]) -> Result<Answer> {
         self.send(request).await?;
+        self.answer().await
+    }
+
+    /// Reads the answer to what was sent.
+    pub async fn answer(&mut self) -> Result<Answer> {
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -58,6 +63,11 @@ impl Client {
     /// Sends a request and leaves its answer alone.
     pub async fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request).await
+    }
+
+    /// Leaves at once, with a reset and not with an orderly close.
+    pub fn reset(self) -> io::Result<()> {
+        self.stream.set_zero_linger()
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use crate::http::{Client, request};
 use crate::stats::percentile;
@@ -89,9 +89,7 @@ pub async fn run(port: u16, path: &str, requests: u64, connections: usize) -> Re
         failed: Cell::new(0),
     });
     let start = Instant::now();
-    let mut latencies = LocalSet::new()
-        .run_until(send_all(clients, Rc::clone(&work)))
-        .await?;
+    let mut latencies = send_all(clients, &work).await?;
     let elapsed = start.elapsed();
     latencies.sort_unstable();
     Ok(Outcome {
@@ -118,10 +116,10 @@ impl Work {
     }
 }
 
-async fn send_all(clients: Vec<Client>, work: Rc<Work>) -> Result<Vec<u64>> {
+async fn send_all(clients: Vec<Client>, work: &Rc<Work>) -> Result<Vec<u64>> {
     let mut tasks = JoinSet::new();
     for client in clients {
-        tasks.spawn_local(send_some(client, Rc::clone(&work)));
+        tasks.spawn_local(send_some(client, Rc::clone(work)));
     }
     let mut latencies = Vec::new();
     while let Some(ended) = tasks.join_next().await {

@@ -3,22 +3,38 @@
 //! `maitred`: the programs are started and measured from outside, all in the same way.
 
 mod backend;
+mod cases;
+mod chart;
+mod clients;
+mod comparison;
+mod contenders;
 mod http;
 mod load;
+mod machine;
+mod plain;
 mod ports;
+mod process;
+mod report;
+mod serial;
 mod stats;
+mod table;
+mod template;
+mod verdicts;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use tokio::task::LocalSet;
 
-/// Compares load balancers side by side.
+/// Compares load balancers side by side. Without a command: all of it, which takes about a quarter of an hour.
 #[derive(Parser)]
-#[command(name = "compare")]
+#[command(name = "compare", args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    comparison: comparison::Arguments,
 }
 
 #[derive(Subcommand)]
@@ -35,7 +51,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    match run(&Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("compare: {error:#}");
@@ -45,15 +61,16 @@ fn main() -> ExitCode {
 }
 
 /// Everything runs on one thread, so that one core is all that load and backends ever take.
-fn run(arguments: Arguments) -> Result<ExitCode> {
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        match arguments.command {
-            Command::Backend { ports } => backend::serve(&ports).await,
-            Command::Load(arguments) => load::report(&arguments).await,
-            Command::Ports { count } => ports::print(count),
+    LocalSet::new().block_on(&runtime, async {
+        match &arguments.command {
+            None => comparison::run(&arguments.comparison).await,
+            Some(Command::Backend { ports }) => backend::serve(ports).await,
+            Some(Command::Load(arguments)) => load::report(arguments).await,
+            Some(Command::Ports { count }) => ports::print(*count),
         }
     })
 }
