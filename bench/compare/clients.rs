@@ -1,5 +1,5 @@
-//! Owns the clients of the cases: each sends its next request as soon as it has the answer to the last one,
-//! whatever that was.
+//! Owns the clients of the cases: each sends its next request as soon as it has the answer to the last one, or
+//! after a pause if that was a refusal.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,11 +36,12 @@ pub struct Outcome {
 }
 
 impl Clients {
-    pub fn start(port: u16, count: usize) -> Self {
+    /// `pause`: how long a client waits after a request that failed.
+    pub fn start(port: u16, count: usize, pause: Duration) -> Self {
         let tally = Rc::new(Tally::default());
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            tasks.spawn_local(ask_until_stopped(port, Rc::clone(&tally)));
+            tasks.spawn_local(ask_until_stopped(port, pause, Rc::clone(&tally)));
         }
         Self { tasks, tally }
     }
@@ -67,19 +68,22 @@ impl Clients {
     }
 }
 
-async fn ask_until_stopped(port: u16, tally: Rc<Tally>) {
+async fn ask_until_stopped(port: u16, pause: Duration, tally: Rc<Tally>) {
     let request = request("/home");
     let mut connection = None;
     while !tally.stop.get() {
         let answer = ask(port, &request, &mut connection).await;
-        let count = match &answer {
-            Ok(answer) if answer.status == 200 => &tally.answered,
-            _ => &tally.failed,
-        };
-        count.set(count.get() + 1);
-        if answer.is_err() {
-            tokio::time::sleep(BREATH).await;
+        if matches!(&answer, Ok(answer) if answer.status == 200) {
+            tally.answered.set(tally.answered.get() + 1);
+            continue;
         }
+        tally.failed.set(tally.failed.get() + 1);
+        let pause = if answer.is_ok() {
+            pause
+        } else {
+            pause.max(BREATH)
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

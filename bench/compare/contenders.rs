@@ -106,6 +106,33 @@ pub struct Setting {
     pub pinned: bool,
 }
 
+/// Where one contender listens, whom it sends to, and where its files are.
+struct Place {
+    port: u16,
+    admin: u16,
+    backends: [u16; 3],
+    folder: PathBuf,
+}
+
+impl Place {
+    fn new(setting: &Setting, backends: [u16; 3]) -> Result<Self> {
+        let free = ports::free(2)?;
+        let folder = setting.folder.join(format!("at-{}", free[0]));
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("health.json"), ALL_HEALTHY)?;
+        Ok(Self {
+            port: free[0],
+            admin: free[1],
+            backends,
+            folder,
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("configuration")
+    }
+}
+
 /// A contender at work. Dropping it ends its programs.
 pub struct Running {
     pub port: u16,
@@ -157,68 +184,51 @@ impl Contender {
     pub async fn start(&self, setting: &Setting, backends: [u16; 3]) -> Result<Running> {
         let program = self.kind.program(setting);
         let program = program.with_context(|| format!("{} is missing", self.name))?;
-        let free = ports::free(2)?;
-        let (port, admin) = (free[0], free[1]);
-        let folder = setting.folder.join(format!("at-{port}"));
-        fs::create_dir(&folder)?;
-        fs::write(folder.join("health.json"), ALL_HEALTHY)?;
-        let file = folder.join("configuration");
+        let place = Place::new(setting, backends)?;
         if self.kind != Kind::Bare {
-            fs::write(&file, self.configuration(port, admin, &folder, backends)?)?;
+            fs::write(place.file(), self.configuration(&place)?)?;
         }
         let core = setting.pinned.then_some(BALANCER_CORE);
-        let command = self.command(&program, &file, &folder, port, backends);
-        let mut balancer = Program::start(&command, core, &folder, "balancer")?;
-        wait_until_it_listens(&mut balancer, port)
+        let command = self.command(&program, &place);
+        let mut balancer = Program::start(&command, core, &place.folder, "balancer")?;
+        wait_until_it_listens(&mut balancer, place.port)
             .await
             .with_context(|| format!("{} ({})", self.name, self.file))?;
         let poller = match self.poller {
-            true => Some(start_poller(setting, &file, &folder)?),
+            true => Some(start_poller(setting, &place)?),
             false => None,
         };
         Ok(Running {
-            port,
+            port: place.port,
             balancer,
-            folder,
+            folder: place.folder,
             _poller: poller,
         })
     }
 
     /// The template knows which of these it wants; the rest is left out.
-    fn configuration(
-        &self,
-        port: u16,
-        admin: u16,
-        folder: &Path,
-        backends: [u16; 3],
-    ) -> Result<String> {
+    fn configuration(&self, place: &Place) -> Result<String> {
         let mut values = vec![
-            ("PORT", port.to_string()),
-            ("ADMIN", admin.to_string()),
-            ("FOLDER", folder.display().to_string()),
+            ("PORT", place.port.to_string()),
+            ("ADMIN", place.admin.to_string()),
+            ("FOLDER", place.folder.display().to_string()),
             ("LOG", self.access_log.to_owned()),
-            ("BACKEND1", backends[0].to_string()),
-            ("BACKEND2", backends[1].to_string()),
-            ("BACKEND3", backends[2].to_string()),
+            ("BACKEND1", place.backends[0].to_string()),
+            ("BACKEND2", place.backends[1].to_string()),
+            ("BACKEND3", place.backends[2].to_string()),
         ];
         values.retain(|(name, _)| self.template.contains(&format!("@{name}@")));
         fill(self.template, &values).with_context(|| self.file.to_owned())
     }
 
-    fn command(
-        &self,
-        program: &Path,
-        file: &Path,
-        folder: &Path,
-        port: u16,
-        backends: [u16; 3],
-    ) -> Command {
+    fn command(&self, program: &Path, place: &Place) -> Command {
+        let folder = &place.folder;
         let mut command = Command::new(program);
         match self.kind {
-            Kind::Maitred => command.arg("-c").arg(file),
+            Kind::Maitred => command.arg("-c").arg(place.file()),
             Kind::Bare => command
-                .arg(port.to_string())
-                .args(backends.map(|backend| format!("127.0.0.1:{backend}"))),
+                .arg(place.port.to_string())
+                .args(place.backends.map(|backend| format!("127.0.0.1:{backend}"))),
             // Until it has read its file, nginx would write errors to a file of the system.
             Kind::Nginx => command
                 .arg("-p")
@@ -226,11 +236,11 @@ impl Contender {
                 .arg("-e")
                 .arg("stderr")
                 .arg("-c")
-                .arg(file),
-            Kind::Haproxy => command.arg("-db").arg("-f").arg(file),
+                .arg(place.file()),
+            Kind::Haproxy => command.arg("-db").arg("-f").arg(place.file()),
             Kind::Caddy => command
                 .args(["run", "--adapter", "caddyfile", "--config"])
-                .arg(file)
+                .arg(place.file())
                 // One thread, as everybody has; and its files in our folder.
                 .env("GOMAXPROCS", "1")
                 .env("HOME", folder)
@@ -242,10 +252,10 @@ impl Contender {
 }
 
 /// The poller judges from the other core, as it would from another process of the same machine.
-fn start_poller(setting: &Setting, file: &Path, folder: &Path) -> Result<Program> {
+fn start_poller(setting: &Setting, place: &Place) -> Result<Program> {
     let mut command = Command::new(setting.built.join("poller"));
-    command.arg("-c").arg(file);
-    Program::start(&command, None, folder, "poller")
+    command.arg("-c").arg(place.file());
+    Program::start(&command, None, &place.folder, "poller")
 }
 
 async fn wait_until_it_listens(program: &mut Program, port: u16) -> Result<()> {
@@ -278,6 +288,12 @@ mod tests {
 
     #[test]
     fn every_file_can_be_filled() {
+        let place = Place {
+            port: 8080,
+            admin: 9900,
+            backends: [1, 2, 3],
+            folder: "/folder".into(),
+        };
         for contender in PLAIN
             .iter()
             .chain(&CASES)

@@ -92,9 +92,8 @@ impl Findings {
         let mut text = format!(
             "\n## Small requests\n\n{cores}: {CONNECTIONS} clients with keep-alive, three fast backends with \
              keep-alive, no log but where it says so. {} interleaved rounds of {} requests each; medians, and the \
-             lowest and highest round in parentheses. *CPU* is all that the processes used, kernel included. \
-             The core of load and backends is the narrower one, so that requests per second say how soon that was \
-             full; what a balancer costs is the CPU time. *Memory* is what {} idle clients add, each after \
+             lowest and highest round in parentheses. *CPU* is all that the processes used, kernel included, and where the machine was quiet \
+             its inverse is the most requests per second. *Memory* is what {} idle clients add, each after \
              one request. maitred and Caddy add `X-Forwarded` fields, the others were not asked to.\n\n",
             self.plan.rounds,
             whole(self.plan.requests as f64),

@@ -154,4 +154,23 @@ mod tests {
         assert_eq!(downs_in_stat(table).unwrap(), 3);
         assert!(downs_in_stat("nonsense").is_err());
     }
+
+    #[test]
+    fn caddy_says_more_than_that_a_backend_turned_down() {
+        let event = |host: &str, message: &str| {
+            format!(
+                r#"{{"logger":"http.handlers.reverse_proxy.health_checker.active","msg":"{message}","host":"{host}"}}"#
+            )
+        };
+        let log = [
+            event("a", "HTTP request failed"),
+            event("a", "HTTP request failed"),
+            event("b", "HTTP request failed"),
+            event("a", "host is up"),
+            event("a", "unexpected status code"),
+            r#"{"logger":"http.log.error","msg":"no upstreams available"}"#.into(),
+            "no JSON about health_checker.active".into(),
+        ];
+        assert_eq!(in_caddys_log(&log.join("\n")), 3);
+    }
 }

@@ -28,7 +28,7 @@ pub async fn run(setting: &Setting, contenders: &[Contender]) -> Result<Case> {
         table.row(one(setting, contender).await?);
     }
     let text = format!(
-        "{CLIENTS} clients ask again as soon as they are answered. A request takes {} ms. One of three backends \
+        "{CLIENTS} clients ask again as soon as they are answered or refused. A request takes {} ms. One of three backends \
          refuses connections from second {} to second {}, and {} s later no more requests are sent. *Overlaps* \
          are requests that a backend was given while it had one in hand.",
         WORK.as_millis(),
@@ -46,7 +46,7 @@ pub async fn run(setting: &Setting, contenders: &[Contender]) -> Result<Case> {
 async fn one(setting: &Setting, contender: &Contender) -> Result<Vec<String>> {
     let mut backends = serial::three(WORK).await?;
     let running = contender.start(setting, serial::ports(&backends)).await?;
-    let clients = Clients::start(running.port, CLIENTS);
+    let clients = Clients::start(running.port, CLIENTS, Duration::ZERO);
     sleep(DEAD_FROM).await;
     backends[1].die().await;
     sleep(DEAD_FOR).await;

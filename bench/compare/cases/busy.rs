@@ -16,6 +16,8 @@ use crate::verdicts::Verdicts;
 
 const CLIENTS: usize = 12;
 const WORK: Duration = Duration::from_secs(3);
+/// How soon a client that was refused comes back. Without it, refusals would only count how fast they are made.
+const PAUSE: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(60);
 const LASTS_IF_QUICK: Duration = Duration::from_secs(24);
 
@@ -45,7 +47,7 @@ pub async fn run(setting: &Rc<Setting>, contenders: &[Contender], quick: bool) -
     table.rows = rows.into_iter().map(|(_, row)| row).collect();
     let text = format!(
         "{CLIENTS} clients, requests of {} s, for {} s: three backends can answer {} requests in that time. \
-         `/ping` waits behind the request in hand, and every check gives up after a second.",
+         A client that was refused comes back after a second. `/ping` waits behind the request in hand, and every check gives up after a second.",
         WORK.as_secs(),
         lasts.as_secs(),
         3 * lasts.as_secs() / WORK.as_secs(),
@@ -61,7 +63,7 @@ async fn one(setting: &Setting, contender: &Contender, lasts: Duration) -> Resul
     let backends = serial::three(WORK).await?;
     let running = contender.start(setting, serial::ports(&backends)).await?;
     let verdicts = Verdicts::watch(contender, &running);
-    let clients = Clients::start(running.port, CLIENTS);
+    let clients = Clients::start(running.port, CLIENTS, PAUSE);
     // A little more, so that answers which are due at the very end are counted.
     sleep(lasts + WORK / 10).await;
     let outcome = clients.so_far();
