@@ -40,7 +40,9 @@ set -- $("$compare" ports 5)
 port=$1 admin=$2 backend1=$3 backend2=$4 backend3=$5
 "$compare" backend "$backend1" "$backend2" "$backend3" >/dev/null &
 backend=$!
-echo '{ "server1": true, "server2": true, "server3": true }' >"$folder/health.json"
+# A folder of its own, for the proxy watches it, and the access log is none of its business.
+mkdir "$folder/health"
+echo '{ "server1": true, "server2": true, "server3": true }' >"$folder/health/status.json"
 
 # configure LOG: writes maitred's configuration from the benchmark's template.
 configure() {

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// How many rounds of the plain path.
     #[arg(long)]
     rounds: Option<usize>,
+    /// Over how many connections the plain path is measured.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
     /// Only these parts.
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Part>,
@@ -51,9 +54,17 @@ impl Arguments {
     }
 
     fn plan(&self) -> Plan {
-        let requests = if self.quick { 6_000 } else { 30_000 };
-        let rounds = self.rounds.unwrap_or(if self.quick { 7 } else { 11 });
-        Plan { rounds, requests }
+        let (rounds, requests, patience) = if self.quick {
+            (7, 5_000, 10)
+        } else {
+            (21, 10_000, 60)
+        };
+        Plan {
+            rounds: self.rounds.unwrap_or(rounds),
+            requests,
+            connections: self.connections,
+            patience: Duration::from_secs(patience),
+        }
     }
 
     /// What is in the repository is a whole run.
@@ -185,7 +196,7 @@ async fn count_instructions(setting: &Setting) -> Result<String> {
     tokio::time::timeout(COUNTING_LIMIT, ended)
         .await
         .context("instructions.sh does not end")?;
-    Ok(script.said()?)
+    script.said()
 }
 
 /// Where this program was built, and the others with it: two folders up, `examples` is between.

@@ -19,6 +19,9 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Everybody is healthy: what maitred starts with, and what holds where no poller runs.
 const ALL_HEALTHY: &str = r#"{ "server1": true, "server2": true, "server3": true }"#;
 
+/// Within a contender's folder.
+pub const HEALTH_FILE: &str = "health/status.json";
+
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -118,8 +121,9 @@ impl Place {
     fn new(setting: &Setting, backends: [u16; 3]) -> Result<Self> {
         let free = ports::free(2)?;
         let folder = setting.folder.join(format!("at-{}", free[0]));
-        fs::create_dir(&folder)?;
-        fs::write(folder.join("health.json"), ALL_HEALTHY)?;
+        // A folder of its own, for the proxy watches it.
+        fs::create_dir_all(folder.join("health"))?;
+        fs::write(folder.join(HEALTH_FILE), ALL_HEALTHY)?;
         Ok(Self {
             port: free[0],
             admin: free[1],

@@ -14,6 +14,7 @@ mod machine;
 mod plain;
 mod ports;
 mod process;
+mod quiet;
 mod report;
 mod serial;
 mod stats;

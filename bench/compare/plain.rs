@@ -11,10 +11,9 @@ use crate::http::{Client, request};
 use crate::load;
 use crate::ports;
 use crate::process::{LOAD_CORE, Program};
+use crate::quiet::{self, Moment};
 use crate::stats::Spread;
 
-/// How many clients send at once.
-pub const CONNECTIONS: usize = 64;
 /// How many clients are idle where memory is measured.
 pub const IDLE_CLIENTS: usize = 1000;
 /// Before the first round, for connections and caches.
@@ -28,7 +27,12 @@ pub const VOID_ABOVE: f64 = 1.7;
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub rounds: usize,
+    /// Per round and contender.
     pub requests: u64,
+    /// How many clients send at once.
+    pub connections: usize,
+    /// How long to wait, in all, for other programs to be quiet.
+    pub patience: Duration,
 }
 
 /// What one contender took, a value per round.
@@ -41,6 +45,8 @@ pub struct Measured {
     /// Microseconds.
     pub p50: Vec<f64>,
     pub p99: Vec<f64>,
+    /// What other programs took meanwhile, as a share of a core.
+    pub others: Vec<f64>,
     /// Bytes per idle client.
     pub idle: f64,
 }
@@ -51,32 +57,25 @@ pub async fn measure(
     contenders: &[Contender],
     plan: Plan,
 ) -> Result<Vec<Measured>> {
-    let (_backend, ports) = start_backend(setting).await?;
+    let (backend, ports) = start_backend(setting).await?;
     let mut measured = Vec::new();
     for contender in contenders {
         eprintln!("memory of idle clients: {}", contender.name);
         let idle = memory_per_idle_client(setting, contender, ports).await?;
-        let none = Vec::new;
-        let contender = *contender;
-        measured.push(Measured {
-            contender,
-            cpu: none(),
-            per_second: none(),
-            p50: none(),
-            p99: none(),
-            idle,
-        });
+        measured.push(Measured::nothing_yet(*contender, idle));
     }
     let mut running = Vec::new();
     for contender in contenders {
         let started = contender.start(setting, ports).await?;
-        load::run(started.port, "/home", WARM_UP, CONNECTIONS).await?;
+        load::run(started.port, "/home", WARM_UP, plan.connections).await?;
         running.push(started);
     }
+    let mut patience = plan.patience;
     for round in 1..=plan.rounds {
+        quiet::wait(&mut patience).await?;
         eprintln!("plain path: round {round} of {}", plan.rounds);
         for (started, measured) in running.iter().zip(&mut measured) {
-            measured.add_round(started, plan.requests).await?;
+            measured.add_round(started, &backend, plan).await?;
         }
     }
     Ok(measured)
@@ -97,9 +96,24 @@ async fn start_backend(setting: &Setting) -> Result<(Program, [u16; 3])> {
 }
 
 impl Measured {
-    async fn add_round(&mut self, running: &Running, requests: u64) -> Result<()> {
+    fn nothing_yet(contender: Contender, idle: f64) -> Self {
+        let none = Vec::new;
+        Self {
+            contender,
+            cpu: none(),
+            per_second: none(),
+            p50: none(),
+            p99: none(),
+            others: none(),
+            idle,
+        }
+    }
+
+    async fn add_round(&mut self, running: &Running, backend: &Program, plan: Plan) -> Result<()> {
+        let requests = plan.requests;
+        let start = Moment::now(&[&running.balancer, backend])?;
         let before = running.balancer.cpu_time()?;
-        let outcome = load::run(running.port, "/home", requests, CONNECTIONS).await?;
+        let outcome = load::run(running.port, "/home", requests, plan.connections).await?;
         let used = running.balancer.cpu_time()?.saturating_sub(before);
         ensure!(
             outcome.failed == 0,
@@ -107,6 +121,8 @@ impl Measured {
             self.contender.name,
             outcome.failed
         );
+        self.others
+            .push(start.others_until(&Moment::now(&[&running.balancer, backend])?));
         self.cpu.push(micros(used) / requests as f64);
         self.per_second.push(outcome.per_second);
         self.p50.push(micros(outcome.p50));
@@ -153,6 +169,16 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
+/// What others took of a core while the plain path was measured.
+pub fn others(measured: &[Measured]) -> Option<Spread> {
+    let all: Vec<f64> = measured
+        .iter()
+        .flat_map(|each| &each.others)
+        .copied()
+        .collect();
+    Spread::of(&all)
+}
+
 /// Why the run says nothing, if it does not.
 pub fn void(measured: &[Measured]) -> Option<String> {
     let of = |kind| measured.iter().find(|each| each.contender.kind == kind);
@@ -172,14 +198,9 @@ mod tests {
 
     fn measured(kind: Kind, cpu: &[f64]) -> Measured {
         let contender = *PLAIN.iter().find(|each| each.kind == kind).unwrap();
-        let none = Vec::new;
         Measured {
-            contender,
             cpu: cpu.into(),
-            per_second: none(),
-            p50: none(),
-            p99: none(),
-            idle: 0.0,
+            ..Measured::nothing_yet(contender, 0.0)
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Program {
 
 impl Program {
     /// Starts it on a core, if cores can be chosen. What it says goes to `FOLDER/NAME.log`, standard output
-    /// included.
+    /// included. Nobody may watch that folder: a log there would ring the watcher for each of its lines.
     pub fn start(
         command: &Command,
         core: Option<usize>,
@@ -61,17 +61,12 @@ impl Program {
         Ok(fs::read_to_string(&self.log)?)
     }
 
-    /// How long it has been on a processor, workers included. `schedstat` counts nanoseconds, where `stat`
-    /// has ticks of 10 ms; what threads that have ended used is missing, and none end here.
+    /// How long it has been on a processor, workers included.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let mut nanos = 0;
-        for process in self.processes()? {
-            for task in fs::read_dir(process.join("task"))? {
-                let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-                nanos += first_number(&stat).context("schedstat has no numbers")?;
-            }
-        }
-        Ok(Duration::from_nanos(nanos))
+        self.processes()?
+            .iter()
+            .map(|process| cpu_time_of(process))
+            .sum()
     }
 
     /// Its memory in bytes, workers included; what is shared is counted once (PSS).
@@ -116,6 +111,17 @@ impl Drop for Program {
         }
         let _ = self.child.wait();
     }
+}
+
+/// How long a process, given by its folder in `/proc`, has been on a processor. `schedstat` counts nanoseconds,
+/// where `stat` has ticks of 10 ms; what threads that have ended used is missing, and none end in a round.
+pub fn cpu_time_of(process: &Path) -> Result<Duration> {
+    let mut nanos = 0;
+    for task in fs::read_dir(process.join("task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += first_number(&stat).context("schedstat has no numbers")?;
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// Puts this process on the core of load and backends. `false` if cores cannot be chosen here.

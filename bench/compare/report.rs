@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::cases::Case;
 use crate::chart::{self, Bar};
 use crate::contenders::{Contender, Kind};
-use crate::plain::{CONNECTIONS, IDLE_CLIENTS, Measured, Plan, void};
+use crate::plain::{IDLE_CLIENTS, Measured, Plan, others, void};
 use crate::table::{Table, spread, whole};
 
 /// All that a run found out. A part that was not run is empty.
@@ -90,15 +90,21 @@ impl Findings {
             "Each balancer has one thread; cores could not be chosen here"
         };
         let mut text = format!(
-            "\n## Small requests\n\n{cores}: {CONNECTIONS} clients with keep-alive, three fast backends with \
+            "\n## Small requests\n\n{cores}: {} clients with keep-alive, three fast backends with \
              keep-alive, no log but where it says so. {} interleaved rounds of {} requests each; medians, and the \
              lowest and highest round in parentheses. *CPU* is all that the processes used, kernel included, and where the machine was quiet \
              its inverse is the most requests per second. *Memory* is what {} idle clients add, each after \
              one request. maitred and Caddy add `X-Forwarded` fields, the others were not asked to.\n\n",
+            self.plan.connections,
             self.plan.rounds,
             whole(self.plan.requests as f64),
             whole(IDLE_CLIENTS as f64),
         );
+        if let Some(others) = others(&self.plain) {
+            let percent = |share: f64| format!("{:.0} %", share * 100.0);
+            let share = spread(Some(others), percent);
+            let _ = writeln!(text, "Other programs took {share} of a core meanwhile.\n");
+        }
         if self.base().is_some() {
             text += "![CPU time per request, relative to HAProxy](results.svg)\n\n";
         }

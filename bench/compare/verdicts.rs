@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use crate::contenders::{Contender, Kind, Running};
+use crate::contenders::{Contender, HEALTH_FILE, Kind, Running};
 
 /// How often maitred's health file is looked at; its poller writes at most once a second here.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -28,7 +28,7 @@ impl Verdicts {
     pub fn watch(contender: &Contender, running: &Running) -> Self {
         let from_file = Rc::new(Cell::new(0));
         let watching = (contender.kind == Kind::Maitred).then(|| {
-            let file = running.folder.join("health.json");
+            let file = running.folder.join(HEALTH_FILE);
             tokio::task::spawn_local(watch_file(file, Rc::clone(&from_file)))
         });
         Self {
