@@ -2,7 +2,7 @@
 # The side-by-side benchmark, in one command: builds what is compared, runs it, and writes bench/results.md and
 # bench/results.svg.
 #
-#   bench/run.sh            about a quarter of an hour
+#   bench/run.sh            five to six minutes
 #   bench/run.sh --quick    two to three minutes
 #   bench/run.sh --help     everything else
 set -eu

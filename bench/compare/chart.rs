@@ -24,11 +24,11 @@ const BOTTOM: f64 = 44.0;
 
 const STYLE: &str = "\
     .panel { fill: #ffffff; stroke: #d0d7de; } .text { fill: #1f2328; } .faint { fill: #59636e; }
-    .ours { fill: #0969da; } .other { fill: #8c959f; } .line { stroke: #59636e; } .base { stroke: #d0d7de; }
+    .ours { fill: #0969da; } .other { fill: #8c959f; } .line { stroke: #1f2328; stroke-width: 1.5; } .base { stroke: #d0d7de; }
     text { font: 13px system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; } .title { font-weight: 600; font-size: 15px; }
     @media (prefers-color-scheme: dark) {
       .panel { fill: #0d1117; stroke: #3d444d; } .text { fill: #f0f6fc; } .faint { fill: #9198a1; }
-      .ours { fill: #4493f8; } .other { fill: #656c76; } .line { stroke: #b1bac4; } .base { stroke: #3d444d; }
+      .ours { fill: #4493f8; } .other { fill: #656c76; } .line { stroke: #f0f6fc; } .base { stroke: #3d444d; }
     }";
 
 /// The whole picture. `note` stands below the bars.

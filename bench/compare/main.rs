@@ -28,7 +28,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tokio::task::LocalSet;
 
-/// Compares load balancers side by side. Without a command: all of it, which takes about a quarter of an hour.
+/// Compares load balancers side by side. Without a command: all of it, which takes five to six minutes.
 #[derive(Parser)]
 #[command(name = "compare", args_conflicts_with_subcommands = true)]
 struct Arguments {

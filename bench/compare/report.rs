@@ -139,7 +139,8 @@ impl Findings {
 
     fn three_cases(&self) -> String {
         let mut text = String::from(
-            "\n## Three cases\n\nThree backends that serve one request at a time, as a sync worker does.\n",
+            "\n## Three cases\n\nThree backends that serve one request at a time, as a sync worker does. nginx (in its free edition) and \
+             bare Pingora have no slots: what they send to a busy backend waits there.\n",
         );
         for case in &self.cases {
             let _ = write!(
@@ -163,8 +164,8 @@ impl Findings {
 const INSTRUCTIONS: &str = "\n## Instructions\n\nUser-space instructions per request, counted by callgrind over \
     one connection. They repeat to a few in a thousand where times scatter, and say nothing of the kernel.\n\n";
 
-const REPRODUCE: &str = "\n## Again\n\n`bench/run.sh` builds what is needed, takes about a quarter of an hour and \
-    writes this file; `bench/run.sh --quick` takes a few minutes and writes below `target/`. Missing peers: \
+const REPRODUCE: &str = "\n## Again\n\n`bench/run.sh` builds what is needed, takes five to six minutes and \
+    writes this file; `bench/run.sh --quick` takes two to three and writes below `target/`. Missing peers: \
     `apt-get install nginx haproxy caddy valgrind`. A run in which bare Pingora takes more than 1.7 times what \
     HAProxy does is void.\n";
 

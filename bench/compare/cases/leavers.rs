@@ -37,7 +37,8 @@ pub async fn run(setting: &Setting, contenders: &[Contender], quick: bool) -> Re
     let text = format!(
         "{waves} waves. In each, three clients have the three backends, whose work takes {} ms; {} ms later \
          three others ask; after {} ms more the first three hang up, two by closing and one by a reset. *Served* \
-         are the requests that backends worked on to the end, for whomever.",
+         are the requests that backends worked on to the end, for whomever. Without \
+         slots the three others overlap whether anybody leaves or not.",
         WORK.as_millis(),
         OTHERS_COME.as_millis(),
         FIRST_LEAVE.as_millis(),
