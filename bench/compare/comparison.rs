@@ -112,7 +112,7 @@ async fn compare(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 async fn find_out(arguments: &Arguments, setting: &Rc<Setting>) -> Result<Findings> {
-    let (versions, missing) = look_around(setting)?;
+    let Presence { versions, missing } = look_around(setting)?;
     let there = |all: &[Contender]| -> Vec<Contender> {
         all.iter()
             .copied()
@@ -147,9 +147,14 @@ async fn find_out(arguments: &Arguments, setting: &Rc<Setting>) -> Result<Findin
     })
 }
 
-/// Versions of who is there, and who is not. Without our own build there is nothing to compare.
-#[allow(clippy::type_complexity, reason = "used once, right above")]
-fn look_around(setting: &Setting) -> Result<(Vec<(String, String)>, Vec<String>)> {
+/// Who is there, with versions, and who is not, with what helps.
+struct Presence {
+    versions: Vec<(String, String)>,
+    missing: Vec<String>,
+}
+
+/// Without our own build there is nothing to compare; everybody else may be missing.
+fn look_around(setting: &Setting) -> Result<Presence> {
     let kinds = [
         ("maitred", Kind::Maitred),
         ("Pingora", Kind::Bare),
@@ -157,28 +162,26 @@ fn look_around(setting: &Setting) -> Result<(Vec<(String, String)>, Vec<String>)
         ("HAProxy", Kind::Haproxy),
         ("Caddy", Kind::Caddy),
     ];
-    let (mut versions, mut missing) = (Vec::new(), Vec::new());
+    let mut presence = Presence {
+        versions: Vec::new(),
+        missing: Vec::new(),
+    };
     for (name, kind) in kinds {
-        match kind.program(setting) {
-            Some(program) => {
-                let version = kind
-                    .version(&program)
-                    .unwrap_or_else(|| "of unknown version".into());
-                versions.push((name.to_owned(), version));
+        let Some(program) = kind.program(setting) else {
+            if matches!(kind, Kind::Maitred | Kind::Bare) {
+                bail!("{name} is not built: {}", kind.remedy());
             }
-            None if matches!(kind, Kind::Maitred | Kind::Bare) => {
-                bail!("{name} is not built: {}", kind.remedy())
-            }
-            None => missing.push(format!(
-                "{name}, which is not installed (`{}`)",
-                kind.remedy()
-            )),
-        }
+            let missing = format!("{name}, which is not installed (`{}`)", kind.remedy());
+            eprintln!("not compared: {missing}");
+            presence.missing.push(missing);
+            continue;
+        };
+        let version = kind
+            .version(&program)
+            .unwrap_or_else(|| "of unknown version".into());
+        presence.versions.push((name.to_owned(), version));
     }
-    for missing in &missing {
-        eprintln!("not compared: {missing}");
-    }
-    Ok((versions, missing))
+    Ok(presence)
 }
 
 /// By the script that also stands alone. What it says is the table, or why there is none.

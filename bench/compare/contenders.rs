@@ -303,9 +303,7 @@ mod tests {
             .chain(&CASES)
             .filter(|each| each.kind != Kind::Bare)
         {
-            let text = contender
-                .configuration(8080, 9900, Path::new("/f"), [1, 2, 3])
-                .unwrap();
+            let text = contender.configuration(&place).unwrap();
             assert!(text.contains("8080"), "{}", contender.file);
         }
     }

@@ -218,6 +218,6 @@ mod tests {
         let with = |cpu| [measured(Kind::Bare, &[cpu]), haproxy.clone()];
         assert!(void(&with(16.9)).is_none());
         assert!(void(&with(17.1)).unwrap().contains("1.71"));
-        assert!(void(&[haproxy.clone()]).is_none());
+        assert!(void(std::slice::from_ref(&haproxy)).is_none());
     }
 }
