@@ -92,8 +92,8 @@ impl Findings {
         let mut text = format!(
             "\n## Small requests\n\n{cores}: {} clients with keep-alive, three fast backends with \
              keep-alive, no log but where it says so. {} interleaved rounds of {} requests each; medians, and the \
-             lowest and highest round in parentheses. *CPU* is all that the processes used, kernel included, and where the machine was quiet \
-             its inverse is the most requests per second. *Memory* is what {} idle clients add, each after \
+             lowest and highest round in parentheses. *CPU* is all that the processes used, kernel \
+             included, and where the machine was quiet its inverse is the most requests per second. *Memory* is what {} idle clients add, each after \
              one request. maitred and Caddy add `X-Forwarded` fields, the others were not asked to.\n\n",
             self.plan.connections,
             self.plan.rounds,
@@ -117,17 +117,22 @@ impl Findings {
             "",
             "CPU per request, µs",
             "to HAProxy",
+            "to bare Pingora",
             "requests/s",
             "p50, ms",
             "p99, ms",
             "memory per idle client, KB",
         ]);
         for each in &self.plain {
-            let ratio = self.base().and_then(|base| each.cpu_relative_to(base));
+            let ratio = |kind| {
+                let ratio = self.of(kind).and_then(|base| each.cpu_relative_to(base));
+                spread(ratio, |v| format!("{v:.2}"))
+            };
             table.row(vec![
                 each.contender.name.into(),
                 spread(crate::stats::Spread::of(&each.cpu), |v| format!("{v:.1}")),
-                spread(ratio, |v| format!("{v:.2}")),
+                ratio(Kind::Haproxy),
+                ratio(Kind::Bare),
                 median(&each.per_second, whole),
                 median(&each.p50, millis),
                 median(&each.p99, millis),
@@ -139,8 +144,8 @@ impl Findings {
 
     fn three_cases(&self) -> String {
         let mut text = String::from(
-            "\n## Three cases\n\nThree backends that serve one request at a time, as a sync worker does. nginx (in its free edition) and \
-             bare Pingora have no slots: what they send to a busy backend waits there.\n",
+            "\n## Three cases\n\nThree backends that serve one request at a time, as a sync worker does. \
+             nginx (in its free edition) and bare Pingora have no slots: what they send to a busy backend waits there.\n",
         );
         for case in &self.cases {
             let _ = write!(
@@ -154,10 +159,13 @@ impl Findings {
         text + "\n" + &files(self.contenders.iter())
     }
 
+    /// Whom all are compared with.
     fn base(&self) -> Option<&Measured> {
-        self.plain
-            .iter()
-            .find(|each| each.contender.kind == Kind::Haproxy)
+        self.of(Kind::Haproxy)
+    }
+
+    fn of(&self, kind: Kind) -> Option<&Measured> {
+        self.plain.iter().find(|each| each.contender.kind == kind)
     }
 }
 

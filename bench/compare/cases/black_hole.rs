@@ -17,8 +17,7 @@ const WORK: Duration = Duration::from_millis(10);
 const DEAD_FROM: Duration = Duration::from_secs(1);
 const DEAD_FOR: Duration = Duration::from_secs(3);
 const BACK_FOR: Duration = Duration::from_secs(1);
-/// For the requests under way at the end: with 20 ms per request and backend in the worst case, all have
-/// had their turn many times over.
+/// For the requests under way at the end: one backend alone would be done with them in two seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub async fn run(setting: &Setting, contenders: &[Contender]) -> Result<Case> {
@@ -28,8 +27,8 @@ pub async fn run(setting: &Setting, contenders: &[Contender]) -> Result<Case> {
         table.row(one(setting, contender).await?);
     }
     let text = format!(
-        "{CLIENTS} clients ask again as soon as they are answered or refused. A request takes {} ms. One of three backends \
-         refuses connections from second {} to second {}, and {} s later no more requests are sent. *Overlaps* \
+        "{CLIENTS} clients ask again as soon as they are answered or refused. A request takes {} ms. One of \
+         three backends refuses connections from second {} to second {}, and {} s later no more requests are sent. *Overlaps* \
          are requests that a backend was given while it had one in hand.",
         WORK.as_millis(),
         DEAD_FROM.as_secs(),

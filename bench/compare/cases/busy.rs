@@ -47,7 +47,8 @@ pub async fn run(setting: &Rc<Setting>, contenders: &[Contender], quick: bool) -
     table.rows = rows.into_iter().map(|(_, row)| row).collect();
     let text = format!(
         "{CLIENTS} clients, requests of {} s, for {} s: three backends can answer {} requests in that time. \
-         A client that was refused comes back after a second. `/ping` waits behind the request in hand, and every check gives up after a second.",
+         A client that was refused comes back after a second. `/ping` waits behind the request in hand, \
+         and every check gives up after a second.",
         WORK.as_secs(),
         lasts.as_secs(),
         3 * lasts.as_secs() / WORK.as_secs(),
