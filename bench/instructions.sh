@@ -1,14 +1,15 @@
 #!/bin/sh
 # Counts user-space instructions per proxied request under callgrind: they repeat where times scatter.
-# Each program serves 1,000 and then, started anew, 4,000 requests over one connection; the difference over
-# 3,000 leaves out what starting and stopping cost. Needs a release build (bench/run.sh makes one).
+# Each program serves 1,000 and then, started anew, 4,000 requests over eight connections (over one alone, each
+# request would pay for going to sleep and waking up, too); the difference over 3,000 leaves out what starting and
+# stopping cost. Needs a release build (bench/run.sh makes one).
 #
 #   bench/instructions.sh [--check]     --check: a limit that is missed is exit status 1
 set -eu
 cd "$(dirname "$0")/.."
 built="${CARGO_TARGET_DIR:-target}/release"
 compare="$built/examples/compare"
-few=1000 many=4000
+few=1000 many=4000 connections=8
 limit=66000 limit_off=1.10 limit_log=1.20
 
 check=no
@@ -63,7 +64,7 @@ instructions() {
   valgrind --tool=callgrind --callgrind-out-file="$folder/callgrind.out" "$@" \
     >"$folder/out" 2>"$folder/log" &
   running=$!
-  "$compare" load --requests "$requests" --connections 1 "$port" >"$folder/load" || {
+  "$compare" load --requests "$requests" --connections "$connections" "$port" >"$folder/load" || {
     cat "$folder/load" "$folder/log" >&2
     exit 2
   }

@@ -170,7 +170,7 @@ impl Findings {
 }
 
 const INSTRUCTIONS: &str = "\n## Instructions\n\nUser-space instructions per request, counted by callgrind over \
-    one connection. They repeat to a few in a thousand where times scatter, and say nothing of the kernel.\n\n";
+    eight connections. They repeat to a few in a thousand where times scatter, and say nothing of the kernel.\n\n";
 
 const REPRODUCE: &str = "\n## Again\n\n`bench/run.sh` builds what is needed, takes five to six minutes and \
     writes this file; `bench/run.sh --quick` takes two to three and writes below `target/`. Missing peers: \
