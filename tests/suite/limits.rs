@@ -1,8 +1,11 @@
 //! How much is taken on at once, how long a client wants to wait, and what it is told of it.
 
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Proxy, Request, Units, backend, get, proxy, until};
+use tokio::task::JoinSet;
+
+use crate::harness::{Client, Proxy, Request, Response, Units, backend, get, proxy, until};
 
 /// A request that is sent and not waited for.
 async fn sent(lb: &Proxy, request: Request) -> Client {
@@ -154,7 +157,7 @@ async fn an_answer_tells_its_times_where_that_is_wanted() {
 }
 
 /// What a refusal says, in seconds.
-fn retry_after(refused: &crate::harness::Response) -> u64 {
+fn retry_after(refused: &Response) -> u64 {
     refused.assert_refusal(503, "queue_full");
     refused.header("Retry-After").unwrap().parse().unwrap()
 }
@@ -176,4 +179,72 @@ async fn a_refusal_tells_how_long_those_ahead_will_take() {
     assert_eq!(last.receive("GET").await.unwrap().status, 200);
     let took = begun.elapsed();
     assert!((3.secs()..4.secs()).contains(&took), "{took:?}");
+}
+
+/// Twice as much is asked as can be served, all the time. Who is refused comes back when he was told to;
+/// let in then, he waits as long as the refusal had said.
+#[tokio::test]
+#[ignore = "takes half a minute, in which it wants the machine for itself"]
+async fn who_comes_back_when_told_waits_as_long_as_was_said() {
+    const ASKED: u32 = 2_500;
+    let group = [
+        backend("a").takes(20.millis()).start().await,
+        backend("b").takes(20.millis()).start().await,
+    ];
+    let lb = proxy()
+        .upstream("web", &group)
+        .queue(250)
+        .alone()
+        .start()
+        .await;
+    let address = lb.address();
+    let mut clients = JoinSet::new();
+    let mut next = tokio::time::interval(5.millis());
+    for _ in 0..ASKED {
+        next.tick().await;
+        clients.spawn(obey(address));
+    }
+    let outcomes: Vec<_> = clients.join_all().await;
+    let refusals: usize = outcomes.iter().map(|outcome| outcome.refusals).sum();
+    let told = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.told_and_waited);
+    let told: Vec<_> = told.collect();
+    let right = told
+        .iter()
+        .filter(|(told, waited)| waited.abs_diff(*told) <= *told / 2);
+    let (right, all) = (right.count(), told.len());
+    println!(
+        "{refusals} refusals; of {all} who came back and were let in, {right} waited as long as they were told, within 50 %"
+    );
+    assert!(refusals >= 1_000, "{refusals}");
+    assert!(all >= 200 && right * 10 >= all * 9, "{right} of {all}");
+}
+
+struct Outcome {
+    refusals: usize,
+    /// What the last refusal said, and how long the request that was then let in took.
+    told_and_waited: Option<(Duration, Duration)>,
+}
+
+/// Asks until it is let in, three times at the most.
+async fn obey(address: SocketAddr) -> Outcome {
+    let mut told = None;
+    for refusals in 0..3 {
+        let answer = get("/home").accepts_json().send_to(address).await.unwrap();
+        if answer.status == 200 {
+            let told_and_waited = told.map(|told| (told, answer.took));
+            return Outcome {
+                refusals,
+                told_and_waited,
+            };
+        }
+        let wait = Duration::from_secs(retry_after(&answer));
+        told = Some(wait);
+        tokio::time::sleep(wait).await;
+    }
+    Outcome {
+        refusals: 3,
+        told_and_waited: None,
+    }
 }
