@@ -26,6 +26,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// What replaces the matched path or prefix. Starts with `/`, has no query.
     pub rewrite: Option<PathAndQuery>,
+    /// How many of its requests may be under way; `None`: as many as come.
+    pub max_concurrent_requests: Option<usize>,
     /// Where its requests go.
     pub upstream: UpstreamName,
 }
@@ -57,8 +59,8 @@ pub enum PathMatch {
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Routed<'a> {
-    /// To this route.
-    To(&'a Route),
+    /// To this route, which has this index.
+    To(usize, &'a Route),
     /// No route takes its host and path.
     NotFound,
     /// The routes that decide take other methods: these, as the value of an `Allow` header
@@ -110,9 +112,11 @@ impl Router {
         group
             .members
             .iter()
-            .map(|&index| &self.routes[index])
-            .find(|route| route.methods.is_empty() || route.methods.contains(method))
-            .map_or(Routed::MethodNotAllowed(&group.allow), Routed::To)
+            .map(|&index| (index, &self.routes[index]))
+            .find(|(_, route)| route.methods.is_empty() || route.methods.contains(method))
+            .map_or(Routed::MethodNotAllowed(&group.allow), |(index, route)| {
+                Routed::To(index, route)
+            })
     }
 
     /// The routes, as written.
@@ -273,6 +277,7 @@ mod tests {
             path,
             methods,
             rewrite: None,
+            max_concurrent_requests: None,
             upstream,
         }
     }
@@ -292,7 +297,7 @@ mod tests {
     /// Where a GET goes, by upstream.
     fn get<'a>(router: &'a Router, host: Option<&str>, path: &str) -> Option<&'a str> {
         match router.route(&Method::GET, host, path) {
-            Routed::To(route) => Some(route.upstream.as_str()),
+            Routed::To(_, route) => Some(route.upstream.as_str()),
             Routed::NotFound => None,
             Routed::MethodNotAllowed(allow) => panic!("not allowed: {allow}"),
         }
@@ -398,8 +403,8 @@ mod tests {
             ),
         ]);
         let routed = |method| router.route(&method, None, "/a/x");
-        assert_eq!(routed(Method::GET), Routed::To(&router.routes()[0]));
-        assert_eq!(routed(Method::POST), Routed::To(&router.routes()[2]));
+        assert_eq!(routed(Method::GET), Routed::To(0, &router.routes()[0]));
+        assert_eq!(routed(Method::POST), Routed::To(2, &router.routes()[2]));
         assert_eq!(
             routed(Method::PUT),
             Routed::MethodNotAllowed("GET, HEAD, POST")
@@ -413,7 +418,7 @@ mod tests {
             any(exact("/a"), "rest"),
         ]);
         let rest = router.route(&Method::DELETE, None, "/a");
-        assert_eq!(rest, Routed::To(&router.routes()[1]));
+        assert_eq!(rest, Routed::To(1, &router.routes()[1]));
         assert_eq!(get(&router, None, "/a"), Some("get"));
     }
 
@@ -571,7 +576,8 @@ mod tests {
             let router = Router::new(routes.clone());
             prop_assert_eq!(router.routes(), &routes[..]);
             match router.route(&method, host, &path) {
-                Routed::To(route) => {
+                Routed::To(index, route) => {
+                    prop_assert_eq!(route, &routes[index]);
                     prop_assert_eq!(Ok(route), reference(&routes, &method, host, &path));
                 }
                 Routed::NotFound => {

@@ -21,6 +21,7 @@ figures=(
     a_thousand_flips_are_obeyed_within_milliseconds
     a_change_of_ten_thousand_backends_is_in_force_within_50_ms
     an_idle_client_costs
+    who_comes_back_when_told
     pypi::
     soak_
 )

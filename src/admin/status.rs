@@ -51,6 +51,10 @@ struct InForceStatus {
 struct UpstreamStatus {
     /// Requests that wait for a slot.
     waiting: usize,
+    /// How long backends take for a request, lately: an exponentially weighted mean; null before the first.
+    service_seconds: Option<f64>,
+    /// How long a request that comes now would wait; null where that is not known.
+    expected_wait_seconds: Option<f64>,
     /// For how long some of what the report says has not been believed.
     held_seconds: Option<f64>,
     backends: BTreeMap<BackendName, BackendStatus>,
@@ -134,6 +138,8 @@ fn upstream_status(upstream: &Upstream, held: Option<Instant>) -> UpstreamStatus
     let backends = view.backends.iter();
     UpstreamStatus {
         waiting: view.waiting,
+        service_seconds: upstream.service_time().map(|time| time.as_secs_f64()),
+        expected_wait_seconds: upstream.expected_wait().map(|wait| wait.as_secs_f64()),
         held_seconds: held.map(seconds_since),
         backends: backends
             .map(|view| (view.backend.name().clone(), backend_status(view)))

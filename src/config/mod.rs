@@ -28,6 +28,7 @@ mod clients;
 mod documentation;
 mod environment;
 mod health;
+mod limits;
 mod listeners;
 mod notes;
 mod queue;
@@ -44,6 +45,7 @@ mod upstreams;
 pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
+pub use limits::LimitParams;
 pub use listeners::{AdminParams, ListenerParams};
 pub use reference::{KeyReference, keys};
 pub use server::ServerKeys;
@@ -60,6 +62,8 @@ pub struct Config {
     pub listeners: Vec<ListenerParams>,
     /// How long clients may take.
     pub clients: ClientParams,
+    /// How much is taken on at once.
+    pub limits: LimitParams,
     /// What is read of the backends' health.
     pub health: HealthParams,
     /// How the poller finds it out.
@@ -68,6 +72,8 @@ pub struct Config {
     pub admin: AdminParams,
     /// How requests are logged.
     pub access_log: AccessLogParams,
+    /// Whether answers tell how long they took, and where. Default no.
+    pub server_timing: bool,
     /// As written, not empty. Each upstream exists; no two take the same requests.
     pub routes: Vec<Route>,
     /// As written, not empty. Names are unique; so are names and addresses of all backends.
@@ -242,9 +248,16 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let mut ours = ours?.section(EXPECTED)?;
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
+    let limits = limits::read(ours.section("limits"));
     let (mut poller, probe) = health::read_poller(ours.section("poller"));
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
+    let server_timing = ours.value(
+        "server_timing",
+        "false",
+        scalar::flag(),
+        "Whether answers say, as `Server-Timing`, how long the request waited and its backend took.",
+    );
     let (mut upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
     let sources = Arc::new(server.sources());
     for (upstream, _) in &mut upstreams {
@@ -264,10 +277,12 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         server,
         listeners,
         clients,
+        limits,
         health,
         poller,
         admin,
         access_log,
+        server_timing,
         routes,
         upstreams,
     })

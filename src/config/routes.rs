@@ -51,6 +51,12 @@ fn route(mut section: Section<'_>, upstreams: &[&str]) -> Option<Route> {
         scalar::known("the name of an upstream", upstreams),
         "Who answers: a name below `upstreams`.",
     );
+    let max_concurrent_requests = section.optional(
+        "max_concurrent_requests",
+        "none",
+        scalar::integer(1..=1_000_000),
+        "How many of its requests may be under way, waiting ones included; one more is 503.",
+    );
     section.finish();
     let (host, path, methods) = matched?;
     Some(Route {
@@ -58,6 +64,7 @@ fn route(mut section: Section<'_>, upstreams: &[&str]) -> Option<Route> {
         path: path?,
         methods,
         rewrite,
+        max_concurrent_requests,
         upstream: UpstreamName::from(upstream?),
     })
 }

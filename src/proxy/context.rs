@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 
 use super::body::{HeldResponse, RequestBody};
+use super::concurrency::Permit;
 use super::fault::Fault;
 use crate::door::Awaited;
 use crate::upstream::{BackendSocket, Ticket, Upstream, Work};
@@ -19,6 +20,12 @@ pub struct Context {
     /// Where it goes, and what is asked for there, if that is something else.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) target: Option<Uri>,
+    /// When the client itself gives up.
+    pub(super) client_due: Option<Instant>,
+    /// Whether the answer is to tell how long it took, and where.
+    pub(super) tells_timing: bool,
+    /// Its place among the requests under way.
+    pub(super) permit: Option<Permit>,
     /// Its place in the queue, kept through retries.
     pub(super) ticket: Option<Ticket>,
     /// The attempt under way.
@@ -58,6 +65,9 @@ impl Context {
             ready: now,
             upstream: None,
             target: None,
+            client_due: None,
+            tells_timing: false,
+            permit: None,
             ticket: None,
             work: None,
             body: RequestBody::default(),
@@ -74,11 +84,10 @@ impl Context {
     pub(super) fn answer_due(&self, upstream: &Upstream) -> (Instant, Awaited) {
         let timeouts = &upstream.params().timeouts;
         let header = Instant::now() + timeouts.response_header;
-        let request = self.ready + timeouts.request;
-        if self.body.is_streamed() || header <= request {
-            (header, Awaited::ResponseHeader)
-        } else {
-            (request, Awaited::Response)
+        let request = (!self.body.is_streamed()).then_some(self.ready + timeouts.request);
+        match request.into_iter().chain(self.client_due).min() {
+            Some(whole) if whole < header => (whole, Awaited::Response),
+            _ => (header, Awaited::ResponseHeader),
         }
     }
 
@@ -88,8 +97,12 @@ impl Context {
         let now = Instant::now();
         self.record.served = self.record.sent.map(|sent| now - sent);
         let work = self.work.as_mut()?;
-        work.lease()
-            .inspect(|lease| lease.backend().count_served(now));
+        if let Some(lease) = work.lease() {
+            lease.backend().count_served(now);
+            if let Some(served) = self.record.served {
+                lease.upstream().count_service(served);
+            }
+        }
         work.done().inspect(|socket| socket.put_back(now))
     }
 }

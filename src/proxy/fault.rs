@@ -12,13 +12,17 @@ pub enum Fault {
     MethodNotAllowed(String),
     /// The request can't be understood, or broke off.
     BadRequest,
+    /// `X-Request-Timeout` is no duration.
+    InvalidRequestTimeout,
     /// The client sent no part of its body for `clients.read_timeout`.
     BodyTimeout,
     /// Every backend is sick by the report.
     NoEligibleBackend,
+    /// As many requests as `max_concurrent_requests` allows are under way.
+    ConcurrencyLimit,
     /// The queue is full.
     QueueFull,
-    /// No slot became free within `queue.timeout`.
+    /// No slot became free within `queue.timeout`, or before the client gives up.
     QueueTimeout,
     /// The process stops.
     Stopping,
@@ -44,9 +48,13 @@ impl Fault {
         match self {
             Self::NotFound => 404,
             Self::MethodNotAllowed(_) => 405,
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::InvalidRequestTimeout => 400,
             Self::BodyTimeout => 408,
-            Self::NoEligibleBackend | Self::QueueFull | Self::QueueTimeout | Self::Stopping => 503,
+            Self::NoEligibleBackend
+            | Self::ConcurrencyLimit
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::Stopping => 503,
             Self::BadGateway | Self::InvalidResponse => 502,
             Self::ResponseHeaderTimeout | Self::ReadTimeout | Self::RequestTimeout => 504,
             Self::ClientGone => 499,
@@ -60,8 +68,10 @@ impl Fault {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::BadRequest => "bad_request",
+            Self::InvalidRequestTimeout => "invalid_request_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::NoEligibleBackend => "no_eligible_backend",
+            Self::ConcurrencyLimit => "max_concurrent_requests",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::Stopping => "stopping",
@@ -81,8 +91,12 @@ impl Fault {
             Self::NotFound => "no route takes this host and path",
             Self::MethodNotAllowed(_) => "the route takes other methods",
             Self::BadRequest => "the request can't be understood, or broke off",
+            Self::InvalidRequestTimeout => {
+                "X-Request-Timeout is not a duration such as 2s or 500ms"
+            }
             Self::BodyTimeout => "the request's body did not come in time",
             Self::NoEligibleBackend => "no backend is eligible",
+            Self::ConcurrencyLimit => "as many requests as are allowed are under way",
             Self::QueueFull => "every backend is busy and the queue is full",
             Self::QueueTimeout => "every backend was busy until the wait was over",
             Self::Stopping => "the proxy is stopping",

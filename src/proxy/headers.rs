@@ -1,5 +1,7 @@
 //! Header fields, on their way to the backend and back.
 
+use std::time::Duration;
+
 use http::header::{self, Entry, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -9,6 +11,7 @@ use pingora_proxy::Session;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -125,6 +128,9 @@ pub(super) fn strip_response(response: &mut ResponseHeader) {
     }
 }
 
+/// What a client wrote is no duration.
+pub(super) struct NotADuration;
+
 /// Makes an answer fit a client of HTTP/1.0, which knows no chunks (RFC 9112, section 6.1): the end of
 /// the connection ends the body.
 pub(super) fn end_by_close(response: &mut ResponseHeader, session: &mut Session) {
@@ -168,6 +174,35 @@ pub(super) fn has_no_body(
     method == Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || content_length == Some(0)
+}
+
+/// When the client itself gives up, as it says in `X-Request-Timeout`.
+///
+/// # Errors
+/// When that is no duration such as `2s`.
+pub(super) fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>, NotADuration> {
+    let Some(value) = headers.get(REQUEST_TIMEOUT) else {
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| NotADuration)?;
+    let timeout = humantime::parse_duration(text).map_err(|_| NotADuration)?;
+    Ok(Some(timeout))
+}
+
+/// Tells how long a request waited for its slot and how long its backend took to begin its answer, in
+/// milliseconds (W3C Server Timing).
+pub(super) fn tell_timing(
+    response: &mut ResponseHeader,
+    queued: Duration,
+    backend: Option<Duration>,
+) -> Result<()> {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut timing = format!("queue;dur={:.3}", millis(queued));
+    if let Some(backend) = backend {
+        timing += &format!(", backend;dur={:.3}", millis(backend));
+    }
+    response.append_header("Server-Timing", timing)?;
+    Ok(())
 }
 
 /// How many bytes this request has on the wire; `None` if its body is chunked.

@@ -5,6 +5,7 @@
 mod access_log;
 mod attempt;
 mod body;
+mod concurrency;
 mod context;
 mod fault;
 mod guest;
@@ -31,6 +32,7 @@ use crate::routing::Routed;
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
+use concurrency::Concurrency;
 
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
@@ -49,6 +51,7 @@ pub struct Proxy {
     access_log: AccessLog,
     phase: PhaseWatch,
     held: Budget,
+    concurrency: Concurrency,
 }
 
 impl Proxy {
@@ -59,12 +62,14 @@ impl Proxy {
         access_log: AccessLog,
         phase: PhaseWatch,
     ) -> Self {
+        let concurrency = Concurrency::new(&current.load().config);
         Self {
             current,
             departures,
             access_log,
             phase,
             held: Budget::new(HELD_BYTES_MAX),
+            concurrency,
         }
     }
 
@@ -100,14 +105,22 @@ impl Proxy {
         let host = host.and_then(|host| host.to_str().ok());
         let path = request.uri.path();
         let snapshot = self.current.load();
-        let route = match snapshot.router.route(&request.method, host, path) {
-            Routed::To(route) => route,
+        let (index, route) = match snapshot.router.route(&request.method, host, path) {
+            Routed::To(index, route) => (index, route),
             Routed::NotFound => return Err(Fault::NotFound),
             Routed::MethodNotAllowed(allow) => return Err(Fault::MethodNotAllowed(allow.into())),
         };
         context.target = route.rewritten(&request.uri).map_err(|_| Fault::Internal)?;
+        let timeout =
+            headers::client_timeout(&request.headers).map_err(|_| Fault::InvalidRequestTimeout)?;
+        context.client_due = timeout.and_then(|timeout| context.arrived.checked_add(timeout));
+        context.tells_timing = snapshot.config.server_timing;
         let upstream = snapshot.upstreams.get(&route.upstream).cloned();
         context.upstream = upstream.clone();
+        context.permit = self.concurrency.enter(index);
+        if context.permit.is_none() {
+            return Err(Fault::ConcurrencyLimit);
+        }
         // The configuration's check has seen that every route's upstream exists.
         upstream.ok_or(Fault::Internal)
     }
@@ -330,8 +343,12 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
+        if context.tells_timing {
+            let backend = context.record.sent.map(|sent| sent.elapsed());
+            headers::tell_timing(response, context.record.queued, backend)?;
+        }
         if session.req_header().version == Version::HTTP_10 {
             headers::end_by_close(response, session);
         }

@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::fault::Fault;
+use super::headers;
 use crate::control::Snapshot;
-
-/// What `Retry-After` says of a queue, in seconds.
-const RETRY_QUEUE: u64 = 1;
 
 /// Answers a request with `fault`, if nothing was answered yet. The connection stays open when the
 /// request was read to its end and `keep_alive` holds.
@@ -50,7 +48,10 @@ pub(super) async fn write(
     }
     if fault.is_temporary() {
         // As a string, which keeps its case: Pingora writes the constant small.
-        response.insert_header("Retry-After", retry_after(fault, snapshot))?;
+        response.insert_header("Retry-After", retry_after(fault, context, snapshot))?;
+    }
+    if context.tells_timing {
+        headers::tell_timing(&mut response, context.record.queued, None)?;
     }
     session
         .write_response_header(Box::new(response), false)
@@ -72,12 +73,16 @@ pub(super) fn has_answered(session: &Session) -> bool {
         .is_some_and(|response| !response.status.is_informational())
 }
 
-/// In seconds. The next report comes with the poller's next round.
-fn retry_after(fault: &Fault, snapshot: &Snapshot) -> u64 {
-    match fault {
-        Fault::NoEligibleBackend => snapshot.config.poller.interval.as_secs().max(1),
-        _ => RETRY_QUEUE,
-    }
+/// In seconds, 1 at the least. The next report comes with the poller's next round; a turn, when those
+/// who wait now have had theirs.
+fn retry_after(fault: &Fault, context: &Context, snapshot: &Snapshot) -> u64 {
+    let wait = match (fault, &context.upstream) {
+        (Fault::NoEligibleBackend, _) => Some(snapshot.config.poller.interval),
+        (_, Some(upstream)) => upstream.expected_wait(),
+        (_, None) => None,
+    };
+    let seconds = wait.map_or(0.0, |wait| wait.as_secs_f64().ceil());
+    (seconds as u64).max(1)
 }
 
 fn wants_json(session: &Session) -> bool {

@@ -23,6 +23,13 @@ pub(super) async fn seat(
     context: &mut Context,
     upstream: &Arc<Upstream>,
 ) -> Result<(), Fault> {
+    if context.ticket.is_some() {
+        // A retry: part of its time is over, and a slot may be free at once.
+        let (due, fault) = due(context, upstream);
+        if due <= Instant::now() {
+            return Err(fault);
+        }
+    }
     let ask = guest::ask(session, context, upstream);
     let lease = match upstream.arrive(ask) {
         Arrival::Seated(lease) => lease,
@@ -68,12 +75,14 @@ async fn wait(
 fn due(context: &Context, upstream: &Upstream) -> (Instant, Fault) {
     let params = upstream.params();
     let left = params.queue.timeout.saturating_sub(context.record.queued);
-    let queue = (Instant::now() + left, Fault::QueueTimeout);
-    let request = (
-        context.ready + params.timeouts.request,
-        Fault::RequestTimeout,
-    );
-    if queue.0 <= request.0 { queue } else { request }
+    let queue = Instant::now() + left;
+    let queue = context.client_due.map_or(queue, |client| client.min(queue));
+    let request = context.ready + params.timeouts.request;
+    if queue <= request {
+        (queue, Fault::QueueTimeout)
+    } else {
+        (request, Fault::RequestTimeout)
+    }
 }
 
 fn watch(departures: &Arc<Departures>, session: &Session) -> Option<Departure> {

@@ -21,6 +21,7 @@ mod queue;
 #[cfg(feature = "shuttle")]
 mod schedules;
 mod selection;
+mod service;
 mod slots;
 mod socket;
 mod sync;
@@ -33,7 +34,7 @@ mod work;
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora::Error;
 use pingora_load_balancing::discovery::Static;
@@ -55,6 +56,7 @@ pub use work::Work;
 use health_check::{Identity, RulingHealth};
 use queue::Rules;
 use selection::{Selection, Selector};
+use service::ServiceTime;
 use slots::{Edition, Slots, Terms};
 use sync::Mutex;
 
@@ -95,6 +97,7 @@ pub struct Upstream {
     selection: Arc<Selection>,
     keys: Keys,
     slots: Mutex<Slots>,
+    service: ServiceTime,
 }
 
 impl Upstream {
@@ -128,6 +131,7 @@ impl Upstream {
             selection,
             keys: Keys::default(),
             slots: Mutex::new(slots),
+            service: ServiceTime::default(),
         })
     }
 
@@ -265,6 +269,29 @@ impl Upstream {
     /// How many requests wait for a slot.
     pub fn waiting(&self) -> usize {
         self.slots.lock().waiting()
+    }
+
+    /// Counts how long a backend took for a request, from it being sent to the answer's last byte.
+    pub fn count_service(&self, took: Duration) {
+        self.service.record(took);
+    }
+
+    /// How long backends take for a request, lately; `None` before the first answer.
+    pub fn service_time(&self) -> Option<Duration> {
+        self.service.mean()
+    }
+
+    /// How long a request that comes now would wait: those who wait, times what each takes, by how many
+    /// are served at once. `None` where that is not known: nobody is eligible, or nothing was answered
+    /// yet.
+    pub fn expected_wait(&self) -> Option<Duration> {
+        let (waiting, slots) = {
+            let slots = self.slots.lock();
+            (slots.waiting(), slots.eligible_slots())
+        };
+        let service = self.service.mean()?;
+        let wait = service.as_secs_f64() * waiting as f64 / slots as f64;
+        Duration::try_from_secs_f64(wait).ok()
     }
 
     /// Everything as it is now; one consistent look.

@@ -125,6 +125,8 @@ pub(super) struct Slots {
     next_ticket: u64,
     /// How many backends are available.
     available: usize,
+    /// The slots of all eligible backends, taken or not.
+    eligible_slots: u64,
     closed: bool,
 }
 
@@ -145,6 +147,7 @@ impl Slots {
             queue: Queue::new(rules),
             next_ticket: 0,
             available: 0,
+            eligible_slots: 0,
             closed: false,
         }
     }
@@ -160,6 +163,11 @@ impl Slots {
 
     pub(super) fn waiting(&self) -> usize {
         self.queue.waiting()
+    }
+
+    /// How many requests eligible backends can serve at once.
+    pub(super) fn eligible_slots(&self) -> u64 {
+        self.eligible_slots
     }
 
     /// Whether a backend other than this one is eligible.
@@ -358,6 +366,11 @@ impl Slots {
             .collect();
         let available = candidates.iter().filter(|candidate| candidate.has_room);
         self.available = available.count();
+        let slots = |candidate: &Candidate| {
+            let BackendIndex(index) = candidate.index;
+            u64::from(self.accounts[index].terms.max_in_flight)
+        };
+        self.eligible_slots = candidates.iter().map(slots).sum();
         self.selection.replace(&candidates);
     }
 

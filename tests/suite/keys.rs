@@ -40,6 +40,10 @@ const TESTS: &[(&str, &str)] = &[
         "connections::a_client_that_never_reads_is_cut_at_the_write_timeout",
     ),
     (
+        "limits.max_concurrent_requests",
+        "limits::no_more_requests_are_under_way_than_the_proxy_is_to_take",
+    ),
+    (
         "health.file",
         "odd_files::a_folder_that_is_deleted_and_made_anew_is_watched_again",
     ),
@@ -119,6 +123,14 @@ const TESTS: &[(&str, &str)] = &[
     (
         "routes[].match.methods",
         "requests::another_method_is_405_and_says_which_are_allowed",
+    ),
+    (
+        "routes[].max_concurrent_requests",
+        "limits::a_route_that_is_full_leaves_room_to_another",
+    ),
+    (
+        "server_timing",
+        "limits::an_answer_tells_its_times_where_that_is_wanted",
     ),
     ("routes[].rewrite", "requests::the_rewrite_keeps_the_query"),
     (

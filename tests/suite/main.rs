@@ -30,6 +30,7 @@ mod health_states;
 mod http_10;
 mod keys;
 mod layering;
+mod limits;
 mod leaving;
 mod many_backends;
 mod memory;

@@ -114,6 +114,45 @@ async fn hop_by_hop_fields_of_a_request_stop_at_the_proxy() {
     assert_eq!(seen.header("X-Kept"), Some("yes"));
 }
 
+/// Without a `Connection` field beside it, too.
+#[tokio::test]
+async fn each_hop_by_hop_field_stops_at_the_proxy_by_itself() {
+    let a = backend("a").start().await;
+    let lb = proxy().upstream("web", [&a]).start().await;
+    let fields = [
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Connection", "keep-alive"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Proxy-Authorization", "Basic YTpi"),
+        ("TE", "trailers"),
+        ("Trailer", "X-Sum"),
+        ("Upgrade", "example/1"),
+        ("HTTP2-Settings", "AAMAAABkAAQAAP__"),
+    ];
+    for (number, (name, value)) in fields.into_iter().enumerate() {
+        assert_eq!(lb.ask(get("/home").header(name, value)).await.status, 200);
+        assert_eq!(a.requests()[number].header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn fields_reach_the_backend_as_often_and_in_the_order_in_which_they_came() {
+    let a = backend("a").start().await;
+    let lb = proxy().upstream("web", [&a]).start().await;
+    let request = get("/home")
+        .header("X-Many", "1")
+        .header("Cookie", "a=b")
+        .header("x-many", "2")
+        .header("X-MANY", "3");
+    assert_eq!(lb.ask(request).await.status, 200);
+    let seen = &a.requests()[0];
+    assert_eq!(
+        seen.headers.all("X-Many").collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
+    assert_eq!(seen.header("Cookie"), Some("a=b"));
+}
+
 #[tokio::test]
 async fn hop_by_hop_fields_of_an_answer_stop_at_the_proxy() {
     let a = backend("a")

@@ -104,6 +104,7 @@ fn the_shipped_file_is_what_it_says() {
         path: PathMatch::Exact("/home".into()),
         methods: vec![Method::GET, Method::HEAD],
         rewrite: Some(PathAndQuery::from_static("/")),
+        max_concurrent_requests: None,
         upstream: "demo".into(),
     };
     let backends = vec![

@@ -33,6 +33,8 @@ pub struct ProxyBuilder {
     health: Value,
     /// Further keys of single backends: name, key, value.
     backend_keys: Vec<(String, String, Value)>,
+    /// Any other keys, by path: `maitred.routes.0.rewrite`.
+    keys: Vec<(&'static str, Value)>,
     run_by: Vec<String>,
     down: Vec<String>,
     has_health_file: bool,
@@ -84,6 +86,7 @@ pub fn proxy() -> ProxyBuilder {
         busy_limit: 60.secs(),
         health: json!({ "file": HEALTH_FILE }),
         backend_keys: Vec::new(),
+        keys: Vec::new(),
         run_by: Vec::new(),
         down: Vec::new(),
         has_health_file: true,
@@ -218,6 +221,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Any other key, by its path: `maitred.routes.0.max_concurrent_requests`.
+    pub fn key(mut self, path: &'static str, value: impl Into<Value>) -> Self {
+        self.keys.push((path, value.into()));
+        self
+    }
+
     /// The proxy is started by this command, such as `["setpriv", "--reuid=65534"]`.
     pub fn run_by(mut self, command: &[&str]) -> Self {
         self.run_by = command.iter().map(|&word| word.to_owned()).collect();
@@ -298,7 +307,7 @@ impl ProxyBuilder {
             .iter()
             .map(|(name, group)| (name.clone(), self.group(group)))
             .collect();
-        json!({
+        let mut config = json!({
             "version": 1,
             "threads": 2,
             "grace_period_seconds": self.grace.as_secs(),
@@ -312,7 +321,16 @@ impl ProxyBuilder {
                 "routes": routes,
                 "upstreams": upstreams,
             }
-        })
+        });
+        for (path, value) in &self.keys {
+            let steps = path.split('.');
+            let place = steps.fold(&mut config, |place, step| match step.parse::<usize>() {
+                Ok(index) => &mut place[index],
+                Err(_) => &mut place[step],
+            });
+            *place = value.clone();
+        }
+        config
     }
 
     fn backend(&self, Member { name, address }: &Member) -> Value {
