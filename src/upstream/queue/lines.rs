@@ -300,9 +300,9 @@ impl Ages {
     /// Which class the next slot is for, if `first` is the most urgent one in which anybody waits.
     fn class_in_turn(&mut self, first: usize, classes: &[Class; CLASSES], now: Instant) -> usize {
         let mut chosen = first;
-        for class in first + 1..CLASSES {
-            if self.is_due(&classes[class], now) && !self.gave_way[chosen] {
-                chosen = class;
+        for (number, class) in classes.iter().enumerate().skip(first + 1) {
+            if self.is_due(class, now) && !self.gave_way[chosen] {
+                chosen = number;
             }
         }
         self.gave_way[..chosen].fill(true);
