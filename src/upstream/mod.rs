@@ -19,6 +19,7 @@ mod queue;
 #[cfg(feature = "shuttle")]
 mod schedules;
 mod selection;
+mod sightings;
 mod slots;
 mod socket;
 mod sync;
@@ -44,6 +45,7 @@ pub use lease::{Lease, LeaseWatch, Turn};
 pub use params::{BackendParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
 pub use selection::Balance;
+pub use sightings::Evidence;
 pub use socket::BackendSocket;
 pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
@@ -247,6 +249,15 @@ impl Upstream {
     /// How many requests wait for a slot.
     pub fn waiting(&self) -> usize {
         self.slots.lock().waiting()
+    }
+
+    /// What can be testified of every backend, in configuration order.
+    pub fn evidence(&self, now: Instant) -> Vec<(&Backend, Evidence)> {
+        let accounts = self.slots.lock().accounts().to_vec();
+        let backends = self.backends.iter().zip(&accounts);
+        backends
+            .map(|(backend, account)| (backend, Evidence::of(backend, account, now)))
+            .collect()
     }
 
     /// Everything as it is now; one consistent look.
