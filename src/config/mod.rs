@@ -241,7 +241,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let mut ours = ours?.section(EXPECTED)?;
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
-    let (mut poller, probe) = health::read_poller(ours.section("poller"));
+    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
     let (mut upstreams, names) = upstreams::read(&mut ours, &binds, &probe);
