@@ -251,7 +251,7 @@ fn read_evidence(section: &mut Section<'_>, admin: SocketAddr) -> Arc<[Address]>
     let value = section.described(
         "evidence",
         "that of `admin.bind`",
-        &format!("a list of {}", source.form()),
+        "a list of admin addresses such as http://127.0.0.1:9900",
         "The proxies that are asked what they know of a backend which does not answer a ping in time \
          ([busy and dead](#busy-and-dead)); `[]`: none, and every ping counts.",
     );

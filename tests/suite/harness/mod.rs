@@ -27,7 +27,7 @@ pub use load::{Tally, load};
 pub use patience::{soon, until};
 pub use ports::{consecutive_ports, free_port};
 pub use program::{Program, run_to_end};
-pub use proxy::{Proxy, Server, proxy};
+pub use proxy::{Proxy, ProxyBuilder, Server, proxy};
 pub use pseudo_terminal::PseudoTerminal;
 pub use room::Room;
 pub use site::Site;
