@@ -4,9 +4,7 @@
 //! Whether a backend was ever called sick is read from the health file by the test itself, all the time.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,8 +13,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Backend, Client, Program, Proxy, ProxyBuilder, Server, Site, Units, backend, consecutive_ports,
-    get, load, proxy, until,
+    Backend, Client, Program, Proxy, ProxyBuilder, Server, Site, Units, Verdicts, backend,
+    consecutive_ports, get, load, proxy, until,
 };
 
 /// One of our demo servers, in a process of its own: its pings wait behind the request being served.
@@ -61,60 +59,6 @@ async fn demos(delay: Duration) -> [Demo; 3] {
     servers
 }
 
-/// What the health file has said at any time since.
-pub struct Watch {
-    seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Who was called sick.
-    pub sick: BTreeSet<String>,
-    /// Who was called busy.
-    pub busy: BTreeSet<String>,
-}
-
-impl Watch {
-    pub fn over(site: &Site) -> Self {
-        let (path, seen) = (site.health_path(), Arc::new(Mutex::new(Seen::default())));
-        let into = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            loop {
-                let text = fs::read(&path).unwrap_or_default();
-                if let Ok(Value::Object(report)) = serde_json::from_slice(&text) {
-                    into.lock().unwrap().note(&report);
-                }
-                tokio::time::sleep(5.millis()).await;
-            }
-        });
-        Self { seen, task }
-    }
-
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Seen {
-    fn note(&mut self, report: &serde_json::Map<String, Value>) {
-        for (name, entry) in report {
-            if *entry == false || entry["healthy"] == false {
-                self.sick.insert(name.clone());
-            }
-            if entry["verdict"] == "busy" {
-                self.busy.insert(name.clone());
-            }
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Pings each second that must be answered within one, and details.
 fn pinging<'a, S: Server + 'a>(group: impl IntoIterator<Item = &'a S>) -> ProxyBuilder {
     proxy()
@@ -127,7 +71,7 @@ fn pinging<'a, S: Server + 'a>(group: impl IntoIterator<Item = &'a S>) -> ProxyB
 async fn under_load(lasting: Duration) {
     let servers = demos(3.secs()).await;
     let lb = pinging(&servers).alone().start().await;
-    let watch = Watch::over(lb.site());
+    let watch = Verdicts::of(lb.site());
     let poller = lb.site().start_poller();
     let tally = load(lb.address()).clients(12).lasting(lasting).await;
     let seen = watch.seen();
@@ -225,7 +169,7 @@ async fn held(name: &str) -> Backend {
     backend(name).held().pings_wait().start().await
 }
 
-fn quick(group: &[Backend]) -> ProxyBuilder {
+fn quick<'a>(group: impl IntoIterator<Item = &'a Backend>) -> ProxyBuilder {
     pinging(group)
         .poll_every(300.millis())
         .poller_key("timeout", "200ms")
@@ -242,7 +186,7 @@ async fn a_request_in_hand_is_told_and_excuses() {
     let lb = quick(&group).start().await;
     lb.health(&[("b", false)]).await;
     let mut client = in_hand(&lb, &group[0]).await;
-    let watch = Watch::over(lb.site());
+    let watch = Verdicts::of(lb.site());
     let poller = lb.site().start_poller_with(&["-v"]);
     says(lb.site(), "a", "busy", "busy: a request in hand for ").await;
     a_while().await;
@@ -261,36 +205,41 @@ async fn a_request_in_hand_is_told_and_excuses() {
     says(lb.site(), "a", "down", "connection refused").await;
 }
 
+/// What the file says of a backend with a request in hand after this long.
+async fn is_believed(lb: Proxy, backend: Backend, after: Duration) -> bool {
+    let mut client = in_hand(&lb, &backend).await;
+    let _poller = lb.site().start_poller();
+    tokio::time::sleep(after).await;
+    let is_believed = lb.site().says_healthy("a");
+    backend.release(1);
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
+    is_believed
+}
+
 #[tokio::test]
 async fn without_evidence_every_ping_counts() {
-    let group = [held("a").await];
-    for (evidence, is_healthy) in [(None, true), (Some(json!([])), false)] {
-        let lb = quick(&group).start().await;
+    let case = async |evidence: Option<Value>| {
+        let a = held("a").await;
+        let lb = quick([&a]).start().await;
         if let Some(evidence) = evidence {
             let poller = |config: &mut Value| config["maitred"]["poller"]["evidence"] = evidence;
             lb.site().edit_config(poller);
         }
-        let mut client = in_hand(&lb, &group[0]).await;
-        let _poller = lb.site().start_poller();
-        a_while().await;
-        assert_eq!(lb.site().says_healthy("a"), is_healthy);
-        group[0].release(1);
-        client.receive("GET").await.unwrap();
-    }
+        is_believed(lb, a, 2.secs()).await
+    };
+    let cases = tokio::join!(case(None), case(Some(json!([]))));
+    assert_eq!(cases, (true, false));
 }
 
 #[tokio::test]
 async fn a_request_is_an_excuse_only_until_busy_limit() {
-    let group = [held("a").await];
-    for (limit, is_healthy) in [(1.secs(), false), (60.secs(), true)] {
-        let lb = quick(&group).busy_limit(limit).start().await;
-        let mut client = in_hand(&lb, &group[0]).await;
-        let _poller = lb.site().start_poller();
-        tokio::time::sleep(3.secs()).await;
-        assert_eq!(lb.site().says_healthy("a"), is_healthy, "{limit:?}");
-        group[0].release(1);
-        client.receive("GET").await.unwrap();
-    }
+    let case = async |limit: Duration| {
+        let a = held("a").await;
+        let lb = quick([&a]).busy_limit(limit).start().await;
+        is_believed(lb, a, 3.secs()).await
+    };
+    let cases = tokio::join!(case(1.secs()), case(60.secs()));
+    assert_eq!(cases, (false, true));
 }
 
 #[tokio::test]
@@ -323,7 +272,7 @@ async fn one_request_of_several_is_no_excuse_and_all_of_them_are() {
     drop(poller);
     lb.health(&[("a", true)]).await;
     let _third = in_hand(&lb, &group[0]).await;
-    let watch = Watch::over(lb.site());
+    let watch = Verdicts::of(lb.site());
     let _poller = lb.site().start_poller();
     says(
         lb.site(),
@@ -336,32 +285,45 @@ async fn one_request_of_several_is_no_excuse_and_all_of_them_are() {
     assert!(watch.seen().sick.is_empty());
 }
 
+/// Whether a backend with a request in hand is pinged, and what the file says of it then.
+async fn skipping(skips: bool, limit: Duration) -> (bool, bool, String) {
+    let a = held("a").await;
+    let lb = quick([&a])
+        .poller_key("skip_when_busy", skips)
+        .busy_limit(limit)
+        .start()
+        .await;
+    let mut client = in_hand(&lb, &a).await;
+    let _poller = lb.site().start_poller();
+    tokio::time::sleep(3.secs()).await;
+    let found = (
+        a.pings() > 0,
+        lb.site().says_healthy("a"),
+        told(lb.site(), "a").1,
+    );
+    a.release(1);
+    client.receive("GET").await.unwrap();
+    says(lb.site(), "a", "up", "200").await;
+    found
+}
+
 #[tokio::test]
 async fn skip_when_busy_pings_nobody_who_is_at_work() {
-    let group = [held("a").await];
-    for (skips, limit) in [(true, 60.secs()), (false, 60.secs()), (true, 1.secs())] {
-        let lb = quick(&group)
-            .poller_key("skip_when_busy", skips)
-            .busy_limit(limit)
-            .start()
-            .await;
-        let mut client = in_hand(&lb, &group[0]).await;
-        let pings = group[0].pings();
-        let _poller = lb.site().start_poller();
-        tokio::time::sleep(3.secs()).await;
-        let is_pinged = group[0].pings() > pings;
-        // One that hangs is pinged, and found.
-        let hangs = limit == 1.secs();
-        assert_eq!(is_pinged, !skips || hangs);
-        assert_eq!(lb.site().says_healthy("a"), !hangs);
-        if !is_pinged {
-            let told = told(lb.site(), "a");
-            assert!(told.1.ends_with(", not pinged"), "{told:?}");
-        }
-        group[0].release(1);
-        client.receive("GET").await.unwrap();
-        says(lb.site(), "a", "up", "200").await;
-    }
+    let cases = tokio::join!(
+        skipping(true, 60.secs()),
+        skipping(false, 60.secs()),
+        skipping(true, 1.secs()),
+    );
+    let (skipped, pinged, hangs) = cases;
+    assert!(
+        !skipped.0 && skipped.1 && skipped.2.ends_with(", not pinged"),
+        "{skipped:?}"
+    );
+    assert!(pinged.0 && pinged.1, "{pinged:?}");
+    assert!(
+        hangs.0 && !hangs.1,
+        "one that hangs is pinged, and found: {hangs:?}"
+    );
 }
 
 #[tokio::test]
@@ -380,7 +342,7 @@ async fn either_of_two_proxies_may_know_why_nobody_answers() {
         in_hand(&lbs[0], &group[0]).await,
         in_hand(&lbs[1], &group[1]).await,
     ];
-    let watch = Watch::over(&poll);
+    let watch = Verdicts::of(&poll);
     let _poller = poll.start_poller();
     says(&poll, "a", "busy", "busy").await;
     says(&poll, "b", "busy", "busy").await;
@@ -401,14 +363,14 @@ async fn a_proxy_that_is_killed_and_started_again_under_load_costs_no_verdict() 
         .alone()
         .start()
         .await;
-    let watch = Watch::over(lb.site());
+    let watch = Verdicts::of(lb.site());
     let _poller = lb.site().start_poller();
     let clients = load(lb.address()).clients(12).spawn();
-    for _ in 0..3 {
+    for _ in 0..2 {
         tokio::time::sleep(1500.millis()).await;
         lb.restart().await;
     }
-    tokio::time::sleep(1500.millis()).await;
+    tokio::time::sleep(1.secs()).await;
     let seen = watch.seen();
     assert!(seen.sick.is_empty(), "{seen:?}");
     assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
@@ -532,7 +494,7 @@ async fn the_documented_example_is_understood_and_one_question_is_for_all() {
         one.working_on(1).await;
         others.push(client);
     }
-    let watch = Watch::over(&site);
+    let watch = Verdicts::of(&site);
     let _poller = site.start_poller();
     tokio::time::sleep(3500.millis()).await;
     let seen = watch.seen();

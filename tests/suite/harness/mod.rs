@@ -17,6 +17,7 @@ mod pseudo_terminal;
 mod room;
 mod site;
 mod unix_door;
+mod verdicts;
 mod wire;
 mod wsgi;
 
@@ -32,4 +33,5 @@ pub use pseudo_terminal::PseudoTerminal;
 pub use room::Room;
 pub use site::Site;
 pub use unix_door::unix_door;
+pub use verdicts::Verdicts;
 pub use wsgi::{Wsgi, WsgiServer, python};
