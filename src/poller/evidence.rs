@@ -35,7 +35,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Questions that wait; more, and who asks waits to ask.
-const QUESTIONS_MAX: usize = 256;
+const QUESTIONS_MAX: usize = 1 << 16;
 
 /// What proxies have testified at one time.
 #[derive(Debug)]

@@ -195,7 +195,7 @@ fn read(
         Finding::Idle => return Reading::Bad(failure),
         Finding::Hung { silent } => return Reading::Hung(failure, silent),
         Finding::Alive { heard } => Excuse {
-            why: format!("busy: answered a request {:.1} s ago", heard.as_secs_f64()),
+            why: format!("busy: at a request {:.1} s ago", heard.as_secs_f64()),
             until: None,
         },
         Finding::Busy {

@@ -519,6 +519,31 @@ mod tests {
     }
 
     #[test]
+    fn only_a_backend_that_neither_answers_nor_refuses_is_silent() {
+        let lost = |awaited| PingFailure::TimedOut {
+            awaited,
+            limit: SHORT,
+        };
+        assert!(lost("answer").is_silence() && lost("connection").is_silence());
+        let expected = ProbeParams::default().expect_status;
+        for failure in [
+            lost(ADDRESS),
+            PingFailure::Refused,
+            PingFailure::Reset,
+            PingFailure::NoSocket,
+            PingFailure::TooLong(1),
+            PingFailure::Crashed,
+            PingFailure::Connect(io::ErrorKind::HostUnreachable.into()),
+            PingFailure::Status {
+                status: 503,
+                expected,
+            },
+        ] {
+            assert!(!failure.is_silence(), "{failure:?}");
+        }
+    }
+
+    #[test]
     fn answers_and_sets_of_statuses_are_short() {
         let answer = |took| Answer {
             status: 200,

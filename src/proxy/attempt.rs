@@ -28,6 +28,13 @@ pub(super) fn await_answer(session: &Session, context: &Context) {
     }
 }
 
+/// A piece of a request's body is on its way. The backend owes nothing before it has all of them, and it has taken
+/// those before, or this one would not have got here.
+pub(super) fn note_upload(context: &Context) {
+    let lease = context.work.as_ref().and_then(|work| work.lease());
+    lease.inspect(|lease| lease.backend().note_heard(Instant::now()));
+}
+
 /// A piece of an answer came, and another is to come.
 pub(super) fn await_piece(session: &Session, context: &Context) {
     let now = Instant::now();

@@ -101,7 +101,7 @@ impl Backend {
         }));
     }
 
-    /// It has sent some of an answer.
+    /// It has sent some of an answer, or taken some of a body that is sent on as it comes.
     pub fn note_heard(&self, now: Instant) {
         self.sightings.note_heard(now);
     }

@@ -38,7 +38,7 @@ pub struct Evidence {
     pub given: Option<Duration>,
     /// For how long it has had something in hand and not sent a byte of an answer; `None`: it has nothing.
     pub silent: Option<Duration>,
-    /// Since the latest byte of an answer.
+    /// Since it last sent some of an answer, or took some of a body that is sent on as it comes.
     pub heard: Option<Duration>,
     /// Since the latest attempt that failed on it.
     pub failed: Option<Duration>,
@@ -73,7 +73,7 @@ impl Sightings {
         self.in_hand.fetch_sub(1, Relaxed);
     }
 
-    /// It has sent some of an answer.
+    /// It has sent some of an answer, or taken some of a body that is sent on as it comes.
     pub fn note_heard(&self, now: Instant) {
         self.heard.set(self.made, now);
     }

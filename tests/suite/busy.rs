@@ -4,17 +4,21 @@
 //! Whether a backend was ever called sick is read from the health file by the test itself, all the time.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::harness::{
     Backend, Client, Program, Proxy, ProxyBuilder, Server, Site, Units, Verdicts, backend,
-    consecutive_ports, get, load, proxy, until,
+    consecutive_ports, get, load, post, proxy, until,
 };
 
 /// One of our demo servers, in a process of its own: its pings wait behind the request being served.
@@ -169,7 +173,7 @@ async fn held(name: &str) -> Backend {
     backend(name).held().pings_wait().start().await
 }
 
-fn quick<'a>(group: impl IntoIterator<Item = &'a Backend>) -> ProxyBuilder {
+fn quick<'a, S: Server + 'a>(group: impl IntoIterator<Item = &'a S>) -> ProxyBuilder {
     pinging(group)
         .poll_every(300.millis())
         .poller_key("timeout", "200ms")
@@ -283,6 +287,104 @@ async fn one_request_of_several_is_no_excuse_and_all_of_them_are() {
     .await;
     a_while().await;
     assert!(watch.seen().sick.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_busy_limit_is_work() {
+    let a = backend("a").pings_wait().start().await;
+    let lb = quick([&a]).busy_limit(1.secs()).start().await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let mut client = lb.connect().await;
+    client.send(&post("/home").promises(200_000)).await.unwrap();
+    for _ in 0..20 {
+        client.send_bytes(&[b'x'; 10_000]).await.unwrap();
+        tokio::time::sleep(200.millis()).await;
+    }
+    assert_eq!(client.receive("POST").await.unwrap().status, 200);
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert!(seen.busy.contains("a"), "{seen:?}");
+}
+
+/// A server that takes one connection at a time and answers in pieces without end.
+struct Stream {
+    address: SocketAddr,
+    pieces: Arc<AtomicUsize>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Server for Stream {
+    fn name(&self) -> &str {
+        "a"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Stream {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Self {
+            address: listener.local_addr().unwrap(),
+            pieces: Arc::default(),
+            is_stopped: Arc::default(),
+        };
+        let (pieces, is_stopped) = (stream.pieces.clone(), stream.is_stopped.clone());
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                // Fails when the other side has gone meanwhile.
+                let _ = Self::serve(&mut connection, &pieces, &is_stopped).await;
+            }
+        });
+        stream
+    }
+
+    async fn serve(
+        connection: &mut TcpStream,
+        pieces: &AtomicUsize,
+        is_stopped: &AtomicBool,
+    ) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await?);
+        }
+        if head.starts_with(b"GET /ping") {
+            let pong = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            return connection.write_all(pong).await;
+        }
+        let header = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        connection.write_all(header).await?;
+        loop {
+            if !is_stopped.load(Ordering::Relaxed) {
+                connection.write_all(b"5\r\npiece\r\n").await?;
+                pieces.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::time::sleep(400.millis()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_that_takes_longer_than_busy_limit_is_work() {
+    let a = Stream::start().await;
+    let lb = quick([&a]).busy_limit(1.secs()).start().await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let mut client = lb.connect().await;
+    client.send(&get("/home")).await.unwrap();
+    until("ten pieces were sent", 10.secs(), async || {
+        a.pieces.load(Ordering::Relaxed) >= 10
+    })
+    .await;
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert!(seen.busy.contains("a"), "{seen:?}");
+    // When no more come, it hangs.
+    a.is_stopped.store(true, Ordering::Relaxed);
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
 }
 
 /// Whether a backend with a request in hand is pinged, and what the file says of it then.
@@ -434,7 +536,7 @@ async fn evidence_that_is_not_to_be_had_changes_nothing() {
 /// The JSON of the documentation.
 fn documented() -> Value {
     let text = include_str!("../../docs/evidence.md");
-    let json = text.split_once("```json\n").unwrap().1;
+    let json = text.split_once("```js\n").unwrap().1;
     serde_json::from_str(json.split_once("```").unwrap().0).unwrap()
 }
 
@@ -507,6 +609,9 @@ async fn the_documented_example_is_understood_and_one_question_is_for_all() {
         "{} in {rounds}",
         witness.begun()
     );
+    // A refusal is one, whatever a proxy says.
+    group[3].kill().await;
+    is_out(&site, "b3", Instant::now(), 5.secs()).await;
     // From now on nobody is asked.
     site.edit_config(|config| config["maitred"]["poller"]["evidence"] = json!([]));
     is_out(&site, "b7", Instant::now(), 5.secs()).await;

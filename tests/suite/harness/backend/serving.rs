@@ -92,11 +92,11 @@ impl Shared {
     /// One request and its answer; says how the connection ends, if it does.
     async fn exchange(&self, wire: &mut Wire, head: &Head) -> io::Result<Option<Ending>> {
         let work = Work::begin(self, head);
+        let _turn = self.turn().await;
         let bytes = wire
             .read_body(head.headers.framing(Framing::Length(0))?, |_| ())
             .await?;
         work.has_body(bytes);
-        let _turn = self.turn().await;
         let treatment = self.treatment(target_of(head));
         self.toil(&treatment).await;
         if treatment.is_reset {
