@@ -212,7 +212,7 @@ mod tests {
             judged(Some(true), "-?")[1],
             (true, false, "busy (1 of 2)".into())
         );
-        assert_eq!(judged(Some(false), "+?+")[2].0, true);
+        assert!(judged(Some(false), "+?+")[2].0);
     }
 
     #[test]
