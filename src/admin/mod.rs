@@ -1,6 +1,7 @@
 //! What the proxy tells of itself, on an address of its own: alive, ready, and the status of
 //! everything that a request is decided by.
 
+mod evidence;
 mod status;
 
 use std::convert::Infallible;
@@ -24,7 +25,8 @@ impl Admin {
     /// Serves until dropped:
     /// - `/healthz`: 200 while the process runs;
     /// - `/readyz`: 200 while it takes new requests, 503 before and after. Never the backends' health;
-    /// - `/api/v1/status`: everything, as JSON.
+    /// - `/api/v1/status`: everything, as JSON;
+    /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON.
     pub async fn serve(self, listener: TcpListener) {
         warp::serve(self.pages()).incoming(listener).run().await;
     }
@@ -34,10 +36,14 @@ impl Admin {
         let alive = warp::path!("healthz").map(|| plain(StatusCode::OK, "alive\n"));
         let readiness = self.clone();
         let ready = warp::path!("readyz").map(move || readiness.ready());
+        let witness = self.clone();
+        let evidence = warp::path!("api" / "v1" / "evidence")
+            .map(move || warp::reply::json(&witness.evidence()).into_response());
         let status = warp::path!("api" / "v1" / "status")
             .map(move || warp::reply::json(&self.status()).into_response());
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
-        get.and(alive.or(ready).unify().or(status).unify())
+        let machine = evidence.or(status).unify();
+        get.and(alive.or(ready).unify().or(machine).unify())
             .or(unknown)
             .unify()
     }

@@ -1,10 +1,13 @@
 //! The health file and who writes it.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::health::{WhenMissing, WhenStale};
 use crate::id::UpstreamName;
 
@@ -47,6 +50,11 @@ pub struct PollerParams {
     pub fall: u32,
     /// Whether verdicts are written as objects with reasons. Default false.
     pub detail: bool,
+    /// The admin addresses of proxies that are asked what they know of a backend which answers no ping. Default:
+    /// that of this configuration, unless the system chooses its port.
+    pub evidence: Arc<[Address]>,
+    /// Whether a backend is left unpinged while all its slots are in use. Default false.
+    pub skip_when_busy: bool,
     /// How each upstream's backends are asked: what it says itself, else what holds for all.
     pub probes: BTreeMap<UpstreamName, ProbeParams>,
 }
@@ -73,12 +81,18 @@ impl StatusRanges {
     }
 }
 
+impl From<RangeInclusive<u16>> for StatusRanges {
+    fn from(range: RangeInclusive<u16>) -> Self {
+        Self(vec![range])
+    }
+}
+
 impl Default for ProbeParams {
     fn default() -> Self {
         Self {
             path: "/ping".into(),
             host: None,
-            expect_status: StatusRanges(vec![200..=299]),
+            expect_status: StatusRanges::from(200..=299),
         }
     }
 }
@@ -182,8 +196,12 @@ fn longest_wait(poller: &PollerParams) -> Duration {
     poller.interval * (100 + u32::from(poller.jitter_percent)) / 100
 }
 
-/// The `poller` section, and the defaults of every upstream's probe.
-pub(super) fn read_poller(mut section: Section<'_>) -> (PollerParams, ProbeParams) {
+/// The `poller` section, and the defaults of every upstream's probe. `admin`: where the proxy of this
+/// configuration tells of itself.
+pub(super) fn read_poller(
+    mut section: Section<'_>,
+    admin: SocketAddr,
+) -> (PollerParams, ProbeParams) {
     let probe = read_global_probe(&mut section);
     let (interval, fast_interval, timeout) = read_times(&mut section);
     let params = PollerParams {
@@ -214,10 +232,47 @@ pub(super) fn read_poller(mut section: Section<'_>) -> (PollerParams, ProbeParam
             scalar::flag(),
             "Whether verdicts are written as objects with their reasons.",
         ),
+        evidence: read_evidence(&mut section, admin),
+        skip_when_busy: section.value(
+            "skip_when_busy",
+            "false",
+            scalar::flag(),
+            "Whether a backend is not pinged while a proxy has all its slots in use.",
+        ),
         probes: BTreeMap::new(),
     };
     section.finish();
     (params, probe)
+}
+
+fn read_evidence(section: &mut Section<'_>, admin: SocketAddr) -> Arc<[Address]> {
+    const LIST: &str = "a list such as [\"http://127.0.0.1:9900\"], or [] for none";
+    let source = scalar::evidence_source();
+    let value = section.described(
+        "evidence",
+        "that of `admin.bind`",
+        "a list of admin addresses such as http://127.0.0.1:9900",
+        "The proxies that are asked what they know of a backend which does not answer a ping in time \
+         ([busy and dead](#busy-and-dead)); `[]`: none, and every ping counts.",
+    );
+    let Some(value) = value else {
+        return reached(admin).into_iter().collect();
+    };
+    let values = value.list(LIST).unwrap_or_default();
+    values
+        .iter()
+        .filter_map(|value| value.read(&source))
+        .collect()
+}
+
+/// How a process on the same machine reaches what is bound there.
+fn reached(bind: SocketAddr) -> Option<Address> {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    (bind.port() != 0).then(|| SocketAddr::new(ip, bind.port()).into())
 }
 
 fn read_times(section: &mut Section<'_>) -> (Duration, Duration, Duration) {
@@ -245,8 +300,8 @@ fn read_times(section: &mut Section<'_>) -> (Duration, Duration, Duration) {
             interval.min(Duration::from_secs(2)),
         ),
         scalar::duration_within(limit, "interval"),
-        "How long a backend may take to answer a ping. Above your longest request: a ping waits \
-         behind it.",
+        "How long a backend may take to answer a ping. Where `evidence` is to be had, it may be shorter than a \
+         request, behind which a ping waits.",
     );
     (interval, fast_interval, timeout)
 }

@@ -188,6 +188,17 @@ pub(super) fn peer() -> Reader<'static, Address> {
     })
 }
 
+/// Where a proxy tells what it knows: its admin address, as a URL.
+pub(super) fn evidence_source() -> Reader<'static, Address> {
+    const FORM: &str = "an admin address such as http://127.0.0.1:9900 (no path, no TLS)";
+    Reader::new(FORM, |node| {
+        let authority = node.text()?.strip_prefix("http://")?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let address = authority.parse().ok()?;
+        (!matches!(address, Address::Unix(_))).then_some(address)
+    })
+}
+
 /// An IP address of one family, as it was written.
 pub(super) fn ip_address<T: FromStr>(form: &'static str) -> Reader<'static, String> {
     Reader::new(form, |node| {

@@ -62,7 +62,8 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         "busy_limit",
         ("`timeouts.response_header`", timeouts.response_header),
         duration(),
-        "How long a slot stays taken for a request that we gave up on.",
+        "How long a silent backend is believed to be at work: so long a slot stays taken for a request that we \
+         gave up on, and so long a request in hand excuses unanswered pings.",
     );
     let backends = section
         .required_value("backends", BACKENDS)

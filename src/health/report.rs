@@ -1,7 +1,7 @@
 //! What one version of the health file says. Immutable once parsed; knows no file and no clock.
 //!
 //! The format is one JSON object. A key is the name of a backend; a value is `true`, `false`, or an
-//! object with a boolean `healthy` and, if wanted, `reason`, `weight`, `max_in_flight` and `state`.
+//! object with a boolean `healthy` and, if wanted, `verdict`, `reason`, `weight`, `max_in_flight` and `state`.
 //! Other fields are ignored, but remembered, for somebody may have misspelt one.
 //!
 //! A file is taken whole or not at all: a report that is half right could send requests to a
@@ -38,7 +38,14 @@ const QUOTE_BYTES_MAX: usize = 100;
 const UNKNOWN_FIELDS_MAX: usize = 8;
 
 /// The fields that the object of a backend may have.
-pub(super) const FIELDS: [&str; 5] = ["healthy", "reason", "weight", "max_in_flight", "state"];
+pub(super) const FIELDS: [&str; 6] = [
+    "healthy",
+    "verdict",
+    "reason",
+    "weight",
+    "max_in_flight",
+    "state",
+];
 
 /// What some editors put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -162,6 +169,9 @@ impl Verdict {
         match (field, value) {
             ("healthy", Json::Bool(healthy)) => self.healthy = *healthy,
             ("healthy", _) => return Err("true or false".to_owned()),
+            // The writer's own word, for people; what holds is `healthy`.
+            ("verdict", Json::String(_)) => {}
+            ("verdict", _) => return Err("a string".to_owned()),
             ("reason", Json::String(reason)) => self.reason = Some(presentable(reason).into()),
             ("reason", _) => return Err("a string".to_owned()),
             ("weight", value) => self.weight = Some(whole_number(value, WEIGHTS)?),

@@ -185,6 +185,7 @@ pub(super) fn judged(entries: &[Entry]) -> impl Iterator<Item = Judged<'_>> {
     entries.iter().map(|(name, judgement)| Judged {
         name: name.as_str(),
         healthy: judgement.healthy,
+        verdict: judgement.verdict.name(),
         reason: &judgement.reason,
     })
 }

@@ -19,6 +19,8 @@ pub(super) fn params() -> PollerParams {
         rise: 1,
         fall: 1,
         detail: false,
+        evidence: Arc::new([]),
+        skip_when_busy: false,
         probes: BTreeMap::new(),
     }
 }
@@ -28,6 +30,7 @@ pub(super) fn target(name: &str, address: Address, params: &Arc<PollerParams>) -
         name: name.into(),
         address,
         state: State::Ready,
+        busy_limit: Duration::from_secs(60),
         probe: ProbeParams::default(),
         params: params.clone(),
     }

@@ -72,6 +72,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Word;
     use super::*;
 
     fn expecting(names: &[&str]) -> Ledger {
@@ -90,6 +91,7 @@ mod tests {
     fn takes(ledger: &mut Ledger, name: &str, is_news: bool) -> bool {
         let judgement = Judgement {
             healthy: true,
+            verdict: Word::Up,
             reason: "200 in 3 ms".into(),
             is_news,
         };

@@ -3,7 +3,8 @@
 //! A process of its own, with nothing in common with the proxy but the file and the configuration.
 //! [`run`] is the one that owns what the others need: it starts a task for each target (`polling`),
 //! takes their findings (`ledger`), writes them (`file`), and follows the configuration (`reload`).
-//! One ping is `probe`'s, what a run of them means is `policy::threshold`'s.
+//! One ping is `probe`'s, what it says beside the `evidence` of proxies is `look`'s, what a run of them means
+//! is `policy::threshold`'s.
 //!
 //! Invariants: there is never more than one ping of a target under way; a verdict that changes is
 //! written at once, or as soon as nobody else is at the file; the file is also written when nothing
@@ -11,10 +12,12 @@
 //! freshness from the last write; a target in maintenance is neither pinged nor written; nothing that a
 //! backend, the disk or a new configuration does ends [`run`].
 
+mod evidence;
 mod file;
 #[cfg(test)]
 mod fixtures;
 mod ledger;
+mod look;
 mod once;
 mod plan;
 mod polling;
@@ -40,7 +43,8 @@ use crate::id::BackendName;
 
 use file::PolledFile;
 use ledger::{Finding, Ledger};
-use polling::{Orders, Polling, Turns};
+use look::Turns;
+use polling::{Orders, Polling};
 use task::Task;
 
 pub use once::once;

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::PINGS_MAX;
 use super::file::judged;
+use super::look::{Memory, Turns, begin, finish};
 use super::plan::{Plan, Target};
-use super::polling::{Turns, begin, finish};
-use super::record::{Judgement, Record};
-use crate::health::{State, WriteError, Writer};
+use super::record::{Judgement, Record, Word};
+use crate::health::{HealthFile, Report, State, WriteError, Writer};
 
 /// How long to wait until nobody else is at the file.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 type Row<'a> = (&'a Target, Option<Judgement>);
 
 /// Pings every target that is not in maintenance once, all at the same time (up to 256), and writes
-/// what that comes to into the health file: the single ping decides. Gives a table for a terminal,
+/// what that comes to into the health file: the single ping decides, unless it is inconclusive; that keeps
+/// what the file says. Gives a table for a terminal,
 /// in the order of the targets.
 ///
 /// # Errors
@@ -31,7 +32,9 @@ pub async fn once(plan: &Plan) -> Result<String, WriteError> {
     let mut writer = Writer::new(plan.file.clone());
     writer.hold()?;
     let maintained = patiently(|| writer.maintained()).await?;
-    let rows = round(plan, &maintained.into_iter().collect()).await;
+    let file = HealthFile::open(plan.file.clone());
+    let report = file.latest().report.as_deref();
+    let rows = round(plan, &maintained.into_iter().collect(), report).await;
     let entries: Vec<_> = rows
         .iter()
         .filter_map(|(target, judgement)| Some((target.name.clone(), judgement.clone()?)))
@@ -51,7 +54,11 @@ async fn patiently<T>(mut work: impl FnMut() -> Result<T, WriteError>) -> Result
     }
 }
 
-async fn round<'a>(plan: &'a Plan, maintained: &HashSet<String>) -> Vec<Row<'a>> {
+async fn round<'a>(
+    plan: &'a Plan,
+    maintained: &HashSet<String>,
+    report: Option<&Report>,
+) -> Vec<Row<'a>> {
     let turns = Arc::new(Turns::new(PINGS_MAX));
     let begun: Vec<_> = plan
         .targets
@@ -59,15 +66,19 @@ async fn round<'a>(plan: &'a Plan, maintained: &HashSet<String>) -> Vec<Row<'a>>
         .map(|target| {
             let is_pinged =
                 target.state != State::Maint && !maintained.contains(target.name.as_str());
-            is_pinged.then(|| begin(target, &turns))
+            is_pinged.then(|| begin(target, &turns, Memory::default()))
         })
         .collect();
     let mut rows = Vec::new();
     for (target, ping) in plan.targets.iter().zip(begun) {
         let judgement = match ping {
             Some(ping) => {
-                let outcome = finish(&target.name, ping).await;
-                Some(Record::new(&target.params, None).judge(&target.params, &outcome))
+                let look = finish(&target.name, ping).await;
+                // What was known counts only where the look says nothing.
+                let is_conclusive = look.reading.is_good().is_some();
+                let known = report.and_then(|report| report.verdict(target.name.as_str()));
+                let known = known.filter(|_| !is_conclusive).map(|known| known.healthy);
+                Some(Record::new(&target.params, known).judge(&target.params, &look))
             }
             None => None,
         };
@@ -94,11 +105,15 @@ fn cells((target, judgement): &Row<'_>) -> [String; 4] {
     let (state, detail) = match judgement {
         None => ("maint", "not pinged"),
         Some(Judgement {
-            healthy, reason, ..
-        }) => (
-            if *healthy { "healthy" } else { "unhealthy" },
-            reason.as_str(),
-        ),
+            verdict, reason, ..
+        }) => {
+            let state = match verdict {
+                Word::Up => "healthy",
+                Word::Busy => "busy",
+                Word::Down => "unhealthy",
+            };
+            (state, reason.as_str())
+        }
     };
     [
         target.name.to_string(),

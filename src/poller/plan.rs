@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::{Config, PollerParams, ProbeParams};
@@ -30,6 +31,8 @@ pub struct Target {
     pub address: Address,
     /// What the operator wants of it, by the configuration.
     pub state: State,
+    /// How long it is believed to be at work when nothing is heard of it.
+    pub busy_limit: Duration,
     /// What it is asked, and what is a good answer.
     pub probe: ProbeParams,
     /// What holds for all targets.
@@ -48,6 +51,7 @@ impl Plan {
                 name: backend.name.clone(),
                 address: backend.address.clone(),
                 state: backend.state,
+                busy_limit: upstream.busy_limit,
                 probe: probe.clone(),
                 params: params.clone(),
             })

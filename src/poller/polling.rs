@@ -6,16 +6,14 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::ledger::Finding;
+use super::look::{Look, Reading, Turns, begin, finish};
 use super::plan::Target;
-use super::probe::{self, Outcome, PingFailure};
-use super::record::{Judgement, Record};
-use super::task::Task;
-use crate::address::Resolver;
+use super::record::{Judgement, Pace, Record};
 use crate::health::FileEvent;
 use crate::id::BackendName;
 use crate::policy::jitter::jittered;
@@ -79,12 +77,12 @@ impl Polling {
         let mut orders = self.latest_orders();
         let mut record = Record::new(&orders.target.params, orders.known());
         while !orders.is_in_maintenance() {
-            let ping = begin(&orders.target, &self.turns);
-            let outcome = finish(&orders.target.name, ping).await;
-            let judgement = record.judge(&orders.target.params, &outcome);
-            log(&orders.target.name, &outcome, &judgement);
+            let look = begin(&orders.target, &self.turns, record.memory());
+            let look = finish(&orders.target.name, look).await;
+            let judgement = record.judge(&orders.target.params, &look);
+            log(&orders.target.name, &look, &judgement);
             self.report(Some(judgement)).await;
-            self.pause(record.is_changing()).await;
+            self.pause(record.pace()).await;
             orders = self.latest_orders();
         }
     }
@@ -97,7 +95,7 @@ impl Polling {
             self.report(None).await;
             let over = out_of_maintenance(self.orders.clone());
             tokio::select! {
-                () = self.pause(false) => {}
+                () = self.pause(Pace::Usual) => {}
                 () = over => {}
             }
         }
@@ -117,17 +115,23 @@ impl Polling {
 
     /// Until the next ping is due: counted from when this one was, so that targets that began
     /// together stay together. After a ping that took longer, not at all.
-    async fn pause(&mut self, is_changing: bool) {
+    async fn pause(&mut self, pace: Pace) {
         let (last, random) = (self.due, random());
         loop {
             let params = self.latest_orders().target.params;
-            let wait = if is_changing {
-                params.fast_interval
-            } else {
-                params.interval
+            let after = |wait| last + jittered(wait, params.jitter_percent, random);
+            let (usual, soon) = (after(params.interval), after(params.fast_interval));
+            let due = match pace {
+                Pace::Usual => usual,
+                Pace::Fast => soon,
+                // The look at its end is the one that counts.
+                Pace::Until(end) => end
+                    .checked_sub(params.timeout)
+                    .unwrap_or(soon)
+                    .max(soon)
+                    .min(usual),
             };
-            let wait = jittered(wait, params.jitter_percent, random);
-            self.due = (last + wait).max(Instant::now());
+            self.due = due.max(Instant::now());
             tokio::select! {
                 () = sleep_until(self.due) => return,
                 // Perhaps other intervals.
@@ -150,51 +154,11 @@ async fn out_of_maintenance(mut orders: watch::Receiver<Orders>) {
     }
 }
 
-/// What all pings share.
-pub(super) struct Turns {
-    /// How many may be under way at once.
-    pings: Semaphore,
-    resolver: Resolver,
-}
-
-impl Turns {
-    pub(super) fn new(pings: usize) -> Self {
-        Self {
-            pings: Semaphore::new(pings),
-            resolver: Resolver::new(),
-        }
-    }
-}
-
-/// One ping, when it gets a turn. In a task of its own: a defect that a backend can provoke ends that
-/// ping and neither the polling of its target nor the poller.
-pub(super) fn begin(target: &Target, turns: &Arc<Turns>) -> Task<Outcome> {
-    let (target, turns) = (target.clone(), turns.clone());
-    Task::spawn(async move {
-        // Closed never; were it, the bound would be lost but not the ping.
-        let _turn = turns.pings.acquire().await;
-        probe::ping(
-            &turns.resolver,
-            &target.address,
-            &target.probe,
-            target.params.timeout,
-        )
-        .await
-    })
-}
-
-/// What the ping has come to.
-pub(super) async fn finish(backend: &BackendName, ping: Task<Outcome>) -> Outcome {
-    ping.join().await.unwrap_or_else(|error| {
-        error!(%backend, %error, "a ping crashed");
-        Err(PingFailure::Crashed)
-    })
-}
-
-fn log(backend: &BackendName, outcome: &Outcome, judgement: &Judgement) {
-    match outcome {
-        Ok(answer) => debug!(%backend, %answer, "ping answered"),
-        Err(reason) => debug!(%backend, %reason, "ping failed"),
+fn log(backend: &BackendName, look: &Look, judgement: &Judgement) {
+    match &look.reading {
+        Reading::Well(answer) => debug!(%backend, %answer, "ping answered"),
+        Reading::Inconclusive(excuse) => debug!(%backend, excuse.why, "ping inconclusive"),
+        reason => debug!(%backend, %reason, "ping failed"),
     }
     let Judgement {
         healthy, reason, ..
@@ -238,28 +202,42 @@ mod tests {
     }
 
     /// How long a pause takes, in milliseconds.
-    async fn paused(polling: &mut Polling, is_changing: bool) -> u128 {
+    async fn paused(polling: &mut Polling, pace: Pace) -> u128 {
         let begun = Instant::now();
-        polling.pause(is_changing).await;
+        polling.pause(pace).await;
         begun.elapsed().as_millis()
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_the_interval_and_less_while_changing() {
         let (mut polling, _sender) = polling(params());
-        assert_eq!(paused(&mut polling, false).await, 10_000);
-        assert_eq!(paused(&mut polling, true).await, 1_000);
-        assert_eq!(paused(&mut polling, false).await, 10_000);
+        assert_eq!(paused(&mut polling, Pace::Usual).await, 10_000);
+        assert_eq!(paused(&mut polling, Pace::Fast).await, 1_000);
+        assert_eq!(paused(&mut polling, Pace::Usual).await, 10_000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_is_part_of_the_interval() {
         let (mut polling, _sender) = polling(params());
         tokio::time::sleep(3 * SECOND).await;
-        assert_eq!(paused(&mut polling, false).await, 7_000);
+        assert_eq!(paused(&mut polling, Pace::Usual).await, 7_000);
         tokio::time::sleep(13 * SECOND).await;
-        assert_eq!(paused(&mut polling, false).await, 0);
-        assert_eq!(paused(&mut polling, false).await, 10_000, "no catching up");
+        assert_eq!(paused(&mut polling, Pace::Usual).await, 0);
+        assert_eq!(
+            paused(&mut polling, Pace::Usual).await,
+            10_000,
+            "no catching up"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_excuse_that_ends_is_looked_at_in_time() {
+        let (mut polling, _sender) = polling(params());
+        // A look takes up to two seconds.
+        for (left, wait) in [(9, 7_000), (11, 9_000), (60, 10_000), (2, 1_000)] {
+            let until = Pace::Until(Instant::now() + left * SECOND);
+            assert_eq!(paused(&mut polling, until).await, wait, "{left}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -271,7 +249,7 @@ mod tests {
         let (mut polling, _sender) = polling(params);
         let mut waits = Vec::new();
         for _ in 0..50 {
-            waits.push(paused(&mut polling, false).await);
+            waits.push(paused(&mut polling, Pace::Usual).await);
         }
         assert!(
             waits.iter().all(|wait| (7_990..=12_010).contains(wait)),
@@ -292,7 +270,7 @@ mod tests {
                 ..params()
             }));
         };
-        let (waited, ()) = tokio::join!(paused(&mut polling, false), reload);
+        let (waited, ()) = tokio::join!(paused(&mut polling, Pace::Usual), reload);
         assert_eq!(waited, 4_000);
     }
 }

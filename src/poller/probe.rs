@@ -28,6 +28,9 @@ use crate::config::{ProbeParams, StatusRanges};
 /// The longest body that a ping may be answered with, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// What is waited for where an address is resolved: not the backend.
+const ADDRESS: &str = "address";
+
 /// The longest head (status line and header) of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -85,15 +88,26 @@ pub enum PingFailure {
         /// What is good.
         expected: StatusRanges,
     },
-    /// The body is longer than [`BODY_BYTES_MAX`], or has no end.
-    #[error("answer longer than {BODY_BYTES_MAX} bytes")]
-    TooLong,
+    /// The body is longer than this many bytes, or has no end.
+    #[error("answer longer than {0} bytes")]
+    TooLong(usize),
     /// There is no such request; the configuration should have refused it.
     #[error("cannot ask: {0}")]
     Request(#[source] http::Error),
     /// A defect of the poller, not of the backend.
     #[error("the ping itself failed")]
     Crashed,
+}
+
+impl PingFailure {
+    /// Whether the backend has done nothing, in time: neither said anything nor refused to.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            // Where no connection comes about, the backend has not accepted those that came before.
+            Self::TimedOut { awaited, .. } => *awaited != ADDRESS,
+            _ => false,
+        }
+    }
 }
 
 /// What a ping found.
@@ -115,27 +129,44 @@ pub(super) async fn ping(
     params: &ProbeParams,
     limit: Duration,
 ) -> Outcome {
+    let fetched = fetch(resolver, address, params, limit, BODY_BYTES_MAX).await;
+    fetched.map(|(answer, _)| answer)
+}
+
+/// As [`ping`], and keeps the body, of at most `bytes_max`.
+pub(super) async fn fetch(
+    resolver: &Resolver,
+    address: &Address,
+    params: &ProbeParams,
+    limit: Duration,
+    bytes_max: usize,
+) -> Result<(Answer, Vec<u8>), PingFailure> {
     let clock = Clock {
         start: Instant::now(),
         limit,
     };
-    let request = request(address, params)?;
-    let expected = &params.expect_status;
-    let endpoint = clock.bound("address", async { Ok(resolver.resolve(address).await?) });
-    let status = match endpoint.await? {
-        Endpoint::Ip(address) => {
-            let connecting = TcpStream::connect(address);
-            clock.ask(connecting, request, expected).await?
-        }
-        Endpoint::Unix(path) => {
-            let connecting = UnixStream::connect(path);
-            clock.ask(connecting, request, expected).await?
-        }
+    let asking = Asking {
+        request: request(address, params)?,
+        expected: &params.expect_status,
+        bytes_max,
     };
-    Ok(Answer {
+    let endpoint = clock.bound(ADDRESS, async { Ok(resolver.resolve(address).await?) });
+    let (status, body) = match endpoint.await? {
+        Endpoint::Ip(address) => clock.ask(TcpStream::connect(address), asking).await?,
+        Endpoint::Unix(path) => clock.ask(UnixStream::connect(path), asking).await?,
+    };
+    let answer = Answer {
         status,
         took: clock.start.elapsed(),
-    })
+    };
+    Ok((answer, body))
+}
+
+/// What is asked, and what is a good answer.
+struct Asking<'a> {
+    request: Request<Empty<Bytes>>,
+    expected: &'a StatusRanges,
+    bytes_max: usize,
 }
 
 /// The one deadline of all the steps of a ping.
@@ -148,12 +179,11 @@ impl Clock {
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         connecting: impl Future<Output = io::Result<S>>,
-        request: Request<Empty<Bytes>>,
-        expected: &StatusRanges,
-    ) -> Result<u16, PingFailure> {
+        asking: Asking<'_>,
+    ) -> Result<(u16, Vec<u8>), PingFailure> {
         let connected = async { connecting.await.map_err(connect_failure) };
         let stream = self.bound("connection", connected).await?;
-        let asked = ask_over(stream, request, expected);
+        let asked = ask_over(stream, asking);
         self.bound("answer", asked).await
     }
 
@@ -172,18 +202,17 @@ impl Clock {
     }
 }
 
-/// The status of an answer that is good and complete.
+/// Status and body of an answer that is good and complete.
 async fn ask_over(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
-    expected: &StatusRanges,
-) -> Result<u16, PingFailure> {
+    asking: Asking<'_>,
+) -> Result<(u16, Vec<u8>), PingFailure> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(exchange_failure)?;
-    let exchange = exchange(sender, request, expected);
+    let exchange = exchange(sender, asking);
     tokio::pin!(exchange);
     // The connection is driven here and not by a task of its own, so that it ends with the ping.
     tokio::select! {
@@ -212,11 +241,11 @@ fn request(address: &Address, params: &ProbeParams) -> Result<Request<Empty<Byte
 
 async fn exchange(
     mut sender: SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-    expected: &StatusRanges,
-) -> Result<u16, PingFailure> {
+    asking: Asking<'_>,
+) -> Result<(u16, Vec<u8>), PingFailure> {
+    let expected = asking.expected;
     let response = sender
-        .send_request(request)
+        .send_request(asking.request)
         .await
         .map_err(exchange_failure)?;
     let status = response.status().as_u16();
@@ -224,27 +253,26 @@ async fn exchange(
         let expected = expected.clone();
         return Err(PingFailure::Status { status, expected });
     }
-    read(response.into_body()).await?;
-    Ok(status)
+    let body = read(response.into_body(), asking.bytes_max).await?;
+    Ok((status, body))
 }
 
-/// Reads the body to its end and forgets it.
-async fn read(mut body: Incoming) -> Result<(), PingFailure> {
+/// Reads the body to its end.
+async fn read(mut body: Incoming, bytes_max: usize) -> Result<Vec<u8>, PingFailure> {
     // A length that is announced need not be waited for.
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(PingFailure::TooLong);
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(PingFailure::TooLong(bytes_max));
     }
-    let mut length = 0;
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        length += frame
-            .map_err(exchange_failure)?
-            .data_ref()
-            .map_or(0, Bytes::len);
-        if length > BODY_BYTES_MAX {
-            return Err(PingFailure::TooLong);
+        let frame = frame.map_err(exchange_failure)?;
+        let piece = frame.data_ref().map_or(&[][..], |piece| piece);
+        if bytes.len() + piece.len() > bytes_max {
+            return Err(PingFailure::TooLong(bytes_max));
         }
+        bytes.extend_from_slice(piece);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn connect_failure(error: io::Error) -> PingFailure {
@@ -491,6 +519,31 @@ mod tests {
     }
 
     #[test]
+    fn only_a_backend_that_neither_answers_nor_refuses_is_silent() {
+        let lost = |awaited| PingFailure::TimedOut {
+            awaited,
+            limit: SHORT,
+        };
+        assert!(lost("answer").is_silence() && lost("connection").is_silence());
+        let expected = ProbeParams::default().expect_status;
+        for failure in [
+            lost(ADDRESS),
+            PingFailure::Refused,
+            PingFailure::Reset,
+            PingFailure::NoSocket,
+            PingFailure::TooLong(1),
+            PingFailure::Crashed,
+            PingFailure::Connect(io::ErrorKind::HostUnreachable.into()),
+            PingFailure::Status {
+                status: 503,
+                expected,
+            },
+        ] {
+            assert!(!failure.is_silence(), "{failure:?}");
+        }
+    }
+
+    #[test]
     fn answers_and_sets_of_statuses_are_short() {
         let answer = |took| Answer {
             status: 200,
@@ -628,8 +681,12 @@ mod tests {
             drop(server);
             stream.readable().await.unwrap();
             let params = asking("/ping");
-            let request = request(&address.into(), &params).unwrap();
-            let asked = ask_over(stream, request, &params.expect_status);
+            let asking = Asking {
+                request: request(&address.into(), &params).unwrap(),
+                expected: &params.expect_status,
+                bytes_max: BODY_BYTES_MAX,
+            };
+            let asked = ask_over(stream, asking);
             let failure = asked.await.unwrap_err();
             assert!(failure.to_string().contains(expected), "{failure}");
         }
@@ -665,7 +722,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", "x"),
         ] {
             let failure = fails(repeats(head, piece).await, LONG).await;
-            assert!(matches!(failure, PingFailure::TooLong), "{failure:?}");
+            assert!(matches!(failure, PingFailure::TooLong(_)), "{failure:?}");
             assert_eq!(failure.to_string(), "answer longer than 65536 bytes");
         }
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n";

@@ -1,67 +1,148 @@
 //! What a target's pings come to: the verdict and its reason.
 
-use super::probe::{Answer, Outcome};
+use tokio::time::Instant;
+
+use super::look::{Look, Memory, Reading};
 use crate::config::PollerParams;
 use crate::policy::threshold::Threshold;
 
 /// What the poller holds of one target. Live: kept across reloads.
 pub(super) struct Record {
     threshold: Threshold,
-    /// Failed pings in a row up to now.
+    /// Failed pings in a row up to now; inconclusive ones are not counted.
     failures: u32,
+    memory: Memory,
+    /// How long what excused the last look still does.
+    excused_until: Option<Instant>,
 }
 
-/// What a ping has come to, to be written.
+/// What a look has come to, to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
     pub healthy: bool,
-    /// Such as `200 in 3 ms`, `connection refused (7 in a row)` or, while the verdict is about to
-    /// change, `connection refused (1 of 2)`.
+    /// The same in a word.
+    pub verdict: Word,
+    /// Such as `200 in 3 ms`, `busy: a request in hand for 2.1 s`, `connection refused (7 in a row)` or, while
+    /// the verdict is about to change, `connection refused (1 of 2)`.
     pub reason: String,
-    /// Whether the verdict is another than before this ping.
+    /// Whether the verdict is another than before this look.
     pub is_news: bool,
 }
 
+/// A verdict in detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Healthy.
+    Up,
+    /// Healthy as far as is known: it is at work, and answers no ping.
+    Busy,
+    /// Not healthy.
+    Down,
+}
+
+/// When the next look is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// After the interval.
+    Usual,
+    /// After the fast interval.
+    Fast,
+    /// In time to see whether there is an excuse at this moment, but neither before the fast interval is over
+    /// nor after the interval.
+    Until(Instant),
+}
+
+impl Word {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Busy => "busy",
+            Self::Down => "down",
+        }
+    }
+}
+
 impl Record {
-    /// Starts from what is known; without, the first ping decides.
+    /// Starts from what is known; without, the first conclusive look decides.
     pub fn new(params: &PollerParams, known: Option<bool>) -> Self {
         Self {
             threshold: Threshold::new(params.rise, params.fall, known),
             failures: 0,
+            memory: Memory::default(),
+            excused_until: None,
         }
     }
 
-    /// Whether the next pings are wanted soon.
-    pub fn is_changing(&self) -> bool {
-        self.threshold.is_changing()
+    /// What the next look has to know.
+    pub fn memory(&self) -> Memory {
+        self.memory
     }
 
-    /// Counts a ping by the numbers that hold now.
-    pub fn judge(&mut self, params: &PollerParams, outcome: &Outcome) -> Judgement {
+    /// When the next look is wanted.
+    pub fn pace(&self) -> Pace {
+        match self.excused_until {
+            _ if self.threshold.is_changing() => Pace::Fast,
+            Some(until) => Pace::Until(until),
+            None => Pace::Usual,
+        }
+    }
+
+    /// Counts a look by the numbers that hold now.
+    pub fn judge(&mut self, params: &PollerParams, look: &Look) -> Judgement {
         let before = self.threshold.verdict();
         self.threshold.adjust(params.rise, params.fall);
-        self.threshold.record(outcome.is_ok());
-        self.failures = match outcome {
-            Ok(_) => 0,
-            Err(_) => self.failures.saturating_add(1),
-        };
-        let healthy = self.threshold.verdict().unwrap_or(outcome.is_ok());
+        let is_good = look.reading.is_good();
+        if let Some(is_good) = is_good {
+            self.threshold.record(is_good);
+        }
+        self.remember(look);
+        // A stranger at work is well for now: somebody who sends it requests believes so.
+        let healthy = self.threshold.verdict().unwrap_or(true);
         Judgement {
             healthy,
-            reason: self.reason(outcome),
-            is_news: before != Some(healthy),
+            verdict: match is_good {
+                _ if !healthy => Word::Down,
+                None => Word::Busy,
+                Some(_) => Word::Up,
+            },
+            reason: self.reason(&look.reading),
+            is_news: is_good.is_some() && before != Some(healthy),
         }
     }
 
-    fn reason(&self, outcome: &Outcome) -> String {
-        let text = match outcome {
-            Ok(answer) => Answer::to_string(answer),
-            Err(failure) => failure.to_string(),
-        };
+    fn remember(&mut self, look: &Look) {
+        self.excused_until = None;
+        match &look.reading {
+            Reading::Well(_) => {
+                self.failures = 0;
+                self.memory.well = Some(look.ended);
+                self.memory.excused = None;
+            }
+            Reading::Bad(_) => {
+                self.failures = self.failures.saturating_add(1);
+                self.memory.excused = None;
+            }
+            // What excused it before does not do so again.
+            Reading::Hung(..) => self.failures = self.failures.saturating_add(1),
+            Reading::Inconclusive(excuse) => {
+                self.excused_until = excuse.until;
+                self.memory.excused = match excuse.until {
+                    Some(_) => self.memory.excused.or(Some(look.begun)),
+                    None => None,
+                };
+            }
+        }
+    }
+
+    fn reason(&self, reading: &Reading) -> String {
         match (self.threshold.against(), self.failures) {
-            (0, 0 | 1) => text,
-            (0, failures) => format!("{text} ({failures} in a row)"),
-            (against, _) => format!("{text} ({against} of {})", self.threshold.needed()),
+            (0, 0 | 1) => reading.to_string(),
+            (0, failures) if reading.is_good().is_some() => {
+                format!("{reading} ({failures} in a row)")
+            }
+            (0, _) => reading.to_string(),
+            (against, _) => format!("{reading} ({against} of {})", self.threshold.needed()),
         }
     }
 }
@@ -71,7 +152,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::fixtures;
-    use super::super::probe::PingFailure;
+    use super::super::look::Excuse;
+    use super::super::probe::{Answer, PingFailure};
     use super::*;
 
     fn params(rise: u32, fall: u32) -> PollerParams {
@@ -86,17 +168,91 @@ mod tests {
     fn judged(known: Option<bool>, pings: &str) -> Vec<(bool, bool, String)> {
         let params = params(2, 2);
         let mut record = Record::new(&params, known);
-        let outcomes = pings.chars().map(|ping| match ping {
-            '+' => Ok(Answer {
-                status: 200,
-                took: Duration::from_micros(2_100),
-            }),
-            _ => Err(PingFailure::Refused),
-        });
-        let judgements = outcomes.map(|outcome| record.judge(&params, &outcome));
+        let looks = pings.chars().map(look);
+        let judgements = looks.map(|look| record.judge(&params, &look));
         judgements
             .map(|one| (one.healthy, one.is_news, one.reason))
             .collect()
+    }
+
+    fn look(ping: char) -> Look {
+        let now = Instant::now();
+        Look {
+            begun: now,
+            ended: now,
+            reading: match ping {
+                '+' => Reading::Well(Answer {
+                    status: 200,
+                    took: Duration::from_micros(2_100),
+                }),
+                '?' => Reading::Inconclusive(Excuse {
+                    why: "busy".into(),
+                    until: Some(now),
+                }),
+                _ => Reading::Bad(PingFailure::Refused),
+            },
+        }
+    }
+
+    #[test]
+    fn an_inconclusive_look_counts_for_nothing() {
+        for known in [true, false] {
+            let looks = judged(Some(known), "?????");
+            assert!(
+                looks
+                    .iter()
+                    .all(|look| *look == (known, false, "busy".into()))
+            );
+        }
+        let verdicts = |pings| judged(Some(true), pings).into_iter().map(|one| one.0);
+        assert!(verdicts("-?????").all(|healthy| healthy));
+        assert!(verdicts("-?+?-?+?").all(|healthy| healthy));
+        assert_eq!(verdicts("-???-").next_back(), Some(false));
+        assert_eq!(
+            judged(Some(true), "-?")[1],
+            (true, false, "busy (1 of 2)".into())
+        );
+        assert!(judged(Some(false), "+?+")[2].0);
+    }
+
+    #[test]
+    fn a_stranger_at_work_is_well_until_a_look_says_something() {
+        let looks = judged(None, "??-");
+        let healthy: Vec<_> = looks.iter().map(|look| (look.0, look.1)).collect();
+        assert_eq!(healthy, [(true, false), (true, false), (false, true)]);
+    }
+
+    #[test]
+    fn the_word_says_up_busy_or_down() {
+        let words = |known, pings: &str| {
+            let mut record = Record::new(&params(2, 2), known);
+            let judge = |ping| record.judge(&params(2, 2), &look(ping)).verdict;
+            pings.chars().map(judge).collect::<Vec<_>>()
+        };
+        use Word::{Busy, Down, Up};
+        assert_eq!(words(Some(true), "+?--?"), [Up, Busy, Up, Down, Down]);
+    }
+
+    #[test]
+    fn what_excuses_is_remembered_until_there_is_life() {
+        let params = params(2, 2);
+        let mut record = Record::new(&params, Some(true));
+        let first = look('?');
+        record.judge(&params, &first);
+        record.judge(&params, &look('?'));
+        assert_eq!(record.memory().excused, Some(first.begun));
+        assert!(matches!(record.pace(), Pace::Until(_)));
+        let hung = |ping| Look {
+            reading: Reading::Hung(PingFailure::Refused, Duration::ZERO),
+            ..look(ping)
+        };
+        record.judge(&params, &hung('?'));
+        assert_eq!(record.memory().excused, Some(first.begun));
+        assert_eq!(record.pace(), Pace::Fast);
+        record.judge(&params, &look('+'));
+        assert_eq!(record.memory().excused, None);
+        assert!(record.memory().well.is_some());
+        assert_eq!(record.pace(), Pace::Usual);
     }
 
     #[test]
@@ -130,10 +286,10 @@ mod tests {
     fn numbers_that_change_hold_from_the_next_ping_on() {
         let mut record = Record::new(&params(2, 5), Some(true));
         for _ in 0..3 {
-            let judgement = record.judge(&params(2, 5), &Err(PingFailure::Refused));
+            let judgement = record.judge(&params(2, 5), &look('-'));
             assert!(judgement.healthy);
         }
-        let judgement = record.judge(&params(2, 2), &Err(PingFailure::Refused));
+        let judgement = record.judge(&params(2, 2), &look('-'));
         assert!(judgement.is_news && !judgement.healthy);
     }
 }

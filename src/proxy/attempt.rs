@@ -28,10 +28,20 @@ pub(super) fn await_answer(session: &Session, context: &Context) {
     }
 }
 
-/// Between two pieces of an answer's body.
+/// A piece of a request's body is on its way. The backend owes nothing before it has all of them, and it has taken
+/// those before, or this one would not have got here.
+pub(super) fn note_upload(context: &Context) {
+    let lease = context.work.as_ref().and_then(|work| work.lease());
+    lease.inspect(|lease| lease.backend().note_heard(Instant::now()));
+}
+
+/// A piece of an answer came, and another is to come.
 pub(super) fn await_piece(session: &Session, context: &Context) {
+    let now = Instant::now();
+    let lease = context.work.as_ref().and_then(|work| work.lease());
+    lease.inspect(|lease| lease.backend().note_heard(now));
     if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {
-        let due = Instant::now() + upstream.params().timeouts.read;
+        let due = now + upstream.params().timeouts.read;
         stream.set_deadline(due.into(), Awaited::ResponseBody);
     }
 }
@@ -93,7 +103,9 @@ fn tell(work: &Work, fault: &Fault) {
     let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
         return;
     };
-    lease.backend().count_failed();
+    lease
+        .backend()
+        .count_failed(Instant::now(), fault.is_overdue());
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         lease.upstream().broke_off(lease.index());
     }

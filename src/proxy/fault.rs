@@ -115,6 +115,12 @@ impl Fault {
         matches!(self.status(), 502 | 504)
     }
 
+    /// Whether the backend took longer than a backend may. (A request that timed out may have spent its
+    /// time in the queue.)
+    pub fn is_overdue(&self) -> bool {
+        matches!(self, Self::ResponseHeaderTimeout | Self::ReadTimeout)
+    }
+
     /// Whether the same request may well succeed later.
     pub fn is_temporary(&self) -> bool {
         self.status() == 503

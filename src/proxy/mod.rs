@@ -283,6 +283,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.body.pass(body, is_last);
+        if context.body.is_streamed() {
+            attempt::note_upload(context);
+        }
         if is_last {
             attempt::await_answer(session, context);
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::sightings::Sightings;
 use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
 use crate::id::BackendName;
@@ -27,6 +28,7 @@ pub struct Backend {
     last_served: AtomicU64,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
+    sightings: Sightings,
 }
 
 /// Where a backend is at the moment. Immutable; another takes its place.
@@ -47,14 +49,16 @@ impl Backend {
             endpoint,
             problem: None,
         };
+        let now = Instant::now();
         Self {
             params: params.clone(),
             location: ArcSwap::from_pointee(location),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            made: Instant::now(),
+            made: now,
             last_served: AtomicU64::new(0),
             broken_off: AtomicU32::new(0),
+            sightings: Sightings::new(now),
         }
     }
 
@@ -97,8 +101,14 @@ impl Backend {
         }));
     }
 
+    /// It has sent some of an answer, or taken some of a body that is sent on as it comes.
+    pub fn note_heard(&self, now: Instant) {
+        self.sightings.note_heard(now);
+    }
+
     /// Counts an attempt that it answered.
     pub fn count_served(&self, now: Instant) {
+        self.note_heard(now);
         self.broken_off.store(0, Relaxed);
         self.served.fetch_add(1, Relaxed);
         let micros = now.saturating_duration_since(self.made).as_micros();
@@ -106,15 +116,20 @@ impl Backend {
         self.last_served.store(micros.max(1), Relaxed);
     }
 
-    /// Counts an attempt that failed on it.
-    pub fn count_failed(&self) {
+    /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
+    pub fn count_failed(&self, now: Instant, is_overdue: bool) {
         self.failed.fetch_add(1, Relaxed);
+        self.sightings.note_failed(now, is_overdue);
     }
 
     /// Counts a fresh connection that it closed without a byte of an answer; says whether that is once
     /// too often.
     pub(super) fn count_broken_off(&self) -> bool {
         self.broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX
+    }
+
+    pub(super) fn sightings(&self) -> &Sightings {
+        &self.sightings
     }
 
     /// Attempts that it answered.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::queue::{Place, Ticket};
 use super::slots::Call;
@@ -27,6 +28,8 @@ struct Taken {
 
 impl Lease {
     pub(super) fn new(upstream: Arc<Upstream>, index: BackendIndex, ticket: Ticket) -> Self {
+        let sightings = upstream.backend(index).sightings();
+        sightings.note_given(Instant::now());
         Self(Arc::new(Taken {
             upstream,
             index,
@@ -91,6 +94,7 @@ impl fmt::Debug for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let now = self.upstream.time_if_requests_age();
+        self.upstream.backend(self.index).sightings().note_let_go();
         let waker = {
             let mut slots = self.upstream.slots.lock();
             if *self.is_abandoned.get_mut() {

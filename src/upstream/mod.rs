@@ -22,6 +22,7 @@ mod queue;
 mod schedules;
 mod selection;
 mod service;
+mod sightings;
 mod slots;
 mod socket;
 mod sync;
@@ -49,6 +50,7 @@ pub use network::{Network, NetworkError};
 pub use params::{BackendParams, PriorityParams, QueueParams, Sources, Timeouts, UpstreamParams};
 pub use queue::Ticket;
 pub use selection::Balance;
+pub use sightings::Evidence;
 pub use socket::BackendSocket;
 pub use view::{BackendView, Ineligible, UpstreamView};
 pub use work::Work;
@@ -292,6 +294,15 @@ impl Upstream {
         let service = self.service.mean()?;
         let wait = service.as_secs_f64() * waiting as f64 / slots as f64;
         Duration::try_from_secs_f64(wait).ok()
+    }
+
+    /// What can be testified of every backend, in configuration order.
+    pub fn evidence(&self, now: Instant) -> Vec<(&Backend, Evidence)> {
+        let accounts = self.slots.lock().accounts().to_vec();
+        let backends = self.backends.iter().zip(&accounts);
+        backends
+            .map(|(backend, account)| (backend, Evidence::of(backend, account, now)))
+            .collect()
     }
 
     /// Everything as it is now; one consistent look.

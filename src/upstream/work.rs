@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use super::{BackendSocket, Lease};
+use super::{Backend, BackendSocket, Lease};
 
 /// How much of an abandoned answer is read before the connection is reset.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
@@ -144,7 +144,7 @@ impl Drop for Work {
 async fn keep(lease: Lease, socket: BackendSocket, stage: Stage) {
     let limit = lease.upstream().params().busy_limit;
     let let_go = async {
-        if let Err(error) = until_let_go(socket, stage).await {
+        if let Err(error) = until_let_go(socket, stage, lease.backend()).await {
             tracing::warn!(backend = %lease.backend().name(), %error, "an abandoned connection can't be watched");
             std::future::pending::<()>().await;
         }
@@ -152,14 +152,14 @@ async fn keep(lease: Lease, socket: BackendSocket, stage: Stage) {
     let _ = timeout(limit, let_go).await;
 }
 
-async fn until_let_go(socket: BackendSocket, stage: Stage) -> io::Result<()> {
+async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) -> io::Result<()> {
     let mut stream = TcpStream::from_std(socket.into_std()?)?;
     if stage == Stage::Sent {
         stream.readable().await?;
     }
     // Fails only where the backend has closed already.
     let _ = stream.shutdown().await;
-    if let Some(longest_pause) = drain(&mut stream).await {
+    if let Some(longest_pause) = drain(&mut stream, backend).await {
         // The last descriptor: data that still comes is answered with a reset.
         drop(stream);
         sleep(longest_pause).await;
@@ -168,7 +168,7 @@ async fn until_let_go(socket: BackendSocket, stage: Stage) -> io::Result<()> {
 }
 
 /// Reads until the backend closes. If it does not stop, returns its longest pause so far.
-async fn drain(stream: &mut TcpStream) -> Option<Duration> {
+async fn drain(stream: &mut TcpStream, backend: &Backend) -> Option<Duration> {
     let mut buffer = [0; 4096];
     let begun = Instant::now();
     let (mut bytes, mut last, mut longest_pause) = (0, begun, Duration::ZERO);
@@ -179,6 +179,7 @@ async fn drain(stream: &mut TcpStream) -> Option<Duration> {
         }
         longest_pause = longest_pause.max(last.elapsed());
         last = Instant::now();
+        backend.note_heard(last);
     }
     Some(longest_pause)
 }

@@ -105,6 +105,14 @@ const TESTS: &[(&str, &str)] = &[
     ),
     ("poller.detail", "poller_file::detail_writes_reasons"),
     (
+        "poller.evidence",
+        "busy::without_evidence_every_ping_counts",
+    ),
+    (
+        "poller.skip_when_busy",
+        "busy::skip_when_busy_pings_nobody_who_is_at_work",
+    ),
+    (
         "access_log.format",
         "keys::the_access_log_is_text_json_or_nothing",
     ),

@@ -15,6 +15,7 @@ mod addresses;
 mod answers;
 mod balance;
 mod bodies;
+mod busy;
 mod clocks;
 mod connections;
 mod contributing;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    Client, Proxy, Server, Tally, Units, Wsgi, WsgiServer, get, load, proxy, python, soon, until,
+    Client, Proxy, Server, Tally, Units, Verdicts, Wsgi, WsgiServer, get, load, proxy, python,
+    soon, until,
 };
 
 const WORK: Duration = Duration::from_millis(10);
@@ -302,4 +303,82 @@ async fn a_frozen_gunicorn_costs_one_504_and_nobody_waits_behind_what_it_left() 
 #[tokio::test]
 async fn a_frozen_flask_server_costs_one_504_and_nobody_waits_behind_what_it_left() {
     assert_prompt(async || frozen_for_a_second(Wsgi::Flask).await).await;
+}
+
+/// Three servers whose requests take three seconds, twelve clients, and pings that wait behind the requests
+/// and may take one second.
+async fn work_longer_than_a_ping_may_take(kind: Wsgi, lasting: Duration) {
+    let Some(python) = python() else { return };
+    let mut servers = ["a", "b", "c"].map(|name| WsgiServer::new(kind, name, 3.secs()));
+    for server in &mut servers {
+        server.start(&python);
+    }
+    for server in &mut servers {
+        server.is_up().await;
+    }
+    let lb = proxy()
+        .upstream("web", &servers)
+        .poll_every(1.secs())
+        .poller_key("detail", true)
+        .alone()
+        .start()
+        .await;
+    let verdicts = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let tally = load(lb.address()).clients(12).lasting(lasting).await;
+    let seen = verdicts.seen();
+    println!(
+        "{} ok, {} failed, {:?}; {seen:?}",
+        tally.ok, tally.failed, tally.by_backend
+    );
+    tally.assert_none_failed();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
+}
+
+#[tokio::test]
+async fn gunicorns_at_work_for_longer_than_a_ping_may_take_are_never_called_sick() {
+    work_longer_than_a_ping_may_take(Wsgi::Gunicorn, 5.secs()).await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn soak_a_minute_of_gunicorns_at_work_for_longer_than_a_ping_may_take() {
+    work_longer_than_a_ping_may_take(Wsgi::Gunicorn, 60.secs()).await;
+}
+
+#[tokio::test]
+async fn a_gunicorn_that_is_stopped_at_work_is_out_within_busy_limit_and_an_interval() {
+    let Some(python) = python() else { return };
+    let mut servers = ["a", "b"].map(|name| WsgiServer::new(Wsgi::Gunicorn, name, WORK));
+    for server in &mut servers {
+        server.start(&python);
+    }
+    for server in &mut servers {
+        server.is_up().await;
+    }
+    let lb = proxy()
+        .upstream("web", &servers)
+        .busy_limit(2.secs())
+        .poll_every(2.secs())
+        .poller_key("timeout", "500ms")
+        .poller_key("fast_interval", "500ms")
+        .alone()
+        .start()
+        .await;
+    let clients = load(lb.address()).clients(6).spawn();
+    let verdicts = Verdicts::of(lb.site());
+    let _poller = lb.site().start_poller();
+    until("a serves", 5.secs(), async || {
+        servers[0].served().len() > 10
+    })
+    .await;
+    servers[0].program().freeze_family();
+    let took = until("a is out", 10.secs(), async || !lb.site().says_healthy("a")).await;
+    println!("out after {took:?}");
+    assert!(took > 1500.millis() && took < 4500.millis(), "{took:?}");
+    servers[0].program().thaw_family();
+    until("a is in", 10.secs(), async || lb.site().says_healthy("a")).await;
+    clients.stop().await.assert_none_failed();
+    assert!(!verdicts.seen().sick.contains("b"));
 }

@@ -166,6 +166,8 @@ fn absent_keys_have_their_defaults() {
         rise: 2,
         fall: 2,
         detail: false,
+        evidence: Arc::new([address("127.0.0.1:9900").into()]),
+        skip_when_busy: false,
         probes: [("demo".into(), ProbeParams::default())].into(),
     };
     assert_eq!(config.poller, poller);
@@ -223,6 +225,8 @@ maitred:
     rise: 1
     fall: 3
     detail: true
+    evidence: ['http://[::1]:9901', http://proxy.internal:9900/]
+    skip_when_busy: true
   admin: { bind: '[::1]:9901' }
   access_log: { format: off }
   routes:
@@ -292,6 +296,11 @@ fn health_and_poller_are_read_as_written() {
         rise: 1,
         fall: 3,
         detail: true,
+        evidence: Arc::new([
+            "[::1]:9901".parse().unwrap(),
+            "proxy.internal:9900".parse().unwrap(),
+        ]),
+        skip_when_busy: true,
         probes: [("b.2".into(), own), ("unused".into(), global)].into(),
     };
     assert_eq!(config.poller, poller);
@@ -508,6 +517,20 @@ fn a_file_is_fresh_for_three_intervals_unless_told_otherwise() {
     assert_eq!(stale_after(off), None);
     let quick = "poller: { interval: 500ms }\nhealth: { stale_after: 2s }";
     assert_eq!(stale_after(quick), Some(seconds(2)));
+}
+
+#[test]
+fn evidence_is_asked_for_where_the_proxy_tells_of_itself() {
+    let evidence = |sections: &str| {
+        let sources = parse(&ours(sections)).poller.evidence;
+        let sources = sources.iter().map(ToString::to_string);
+        sources.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(evidence("admin: { bind: 10.0.0.1:99 }"), "10.0.0.1:99");
+    assert_eq!(evidence("admin: { bind: 0.0.0.0:99 }"), "127.0.0.1:99");
+    assert_eq!(evidence("admin: { bind: '[::]:99' }"), "[::1]:99");
+    assert_eq!(evidence("admin: { bind: 127.0.0.1:0 }"), "");
+    assert_eq!(evidence("poller: { evidence: [] }"), "");
 }
 
 #[test]

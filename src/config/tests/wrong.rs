@@ -347,6 +347,22 @@ fn durations_need_a_unit_and_an_end() {
 fn the_poller_is_checked() {
     assert_said([
         (
+            ours(
+                "poller: { evidence: [127.0.0.1:9900, https://a:1, http://a, http://a:1/b, unix:/a, 7] }",
+            ),
+            "c:2:24: maitred.poller.evidence[0]: 127.0.0.1:9900 is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)\n\
+             c:2:40: maitred.poller.evidence[1]: https://a:1 is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)\n\
+             c:2:53: maitred.poller.evidence[2]: http://a is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)\n\
+             c:2:63: maitred.poller.evidence[3]: http://a:1/b is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)\n\
+             c:2:77: maitred.poller.evidence[4]: unix:/a is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)\n\
+             c:2:86: maitred.poller.evidence[5]: 7 is not an admin address such as http://127.0.0.1:9900 (no path, no TLS)",
+        ),
+        (
+            ours("poller: { evidence: http://a:1, skip_when_busy: 1 }"),
+            "c:2:23: maitred.poller.evidence: http://a:1 is not a list such as [\"http://127.0.0.1:9900\"], or [] for none\n\
+             c:2:51: maitred.poller.skip_when_busy: 1 is not true or false",
+        ),
+        (
             ours("poller: { interval: 1s, timeout: 1500ms }"),
             "c:2:36: maitred.poller.timeout: 1500ms is not at most the interval of 1s",
         ),

@@ -93,14 +93,15 @@ fn judge(value: Option<Json>, judged: Judged, detail: bool) -> Json {
         _ if detail => Vec::new(),
         _ => return Json::Bool(judged.healthy),
     };
-    fields.retain(|(name, _)| name != "reason");
+    fields.retain(|(name, _)| name != "reason" && name != "verdict");
     let place = fields.iter().position(|(name, _)| name == "healthy");
     let place = place.unwrap_or(0);
     fields.retain(|(name, _)| name != "healthy");
     fields.insert(place, ("healthy".to_owned(), Json::Bool(judged.healthy)));
     if detail {
-        let reason = Json::String(judged.reason.to_owned());
-        fields.insert(place + 1, ("reason".to_owned(), reason));
+        let told = [("verdict", judged.verdict), ("reason", judged.reason)];
+        let told = told.map(|(name, text)| (name.to_owned(), Json::String(text.to_owned())));
+        fields.splice(place + 1..place + 1, told);
     }
     Json::Object(fields)
 }

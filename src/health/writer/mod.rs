@@ -8,7 +8,7 @@
 //!   be half of what somebody means to say. What is left to lose is a change that falls between our
 //!   last look and our rename, some microseconds.
 //! - What the writer does not own stays as it is: the order of the file, names that it has no verdict
-//!   for, the fields of an object other than `healthy` and `reason`, and entries in maintenance.
+//!   for, the fields of an object other than `healthy`, `verdict` and `reason`, and entries in maintenance.
 //! - What it writes is a report that every reader accepts. What it must leave out for that is kept
 //!   beside the file, as `.<name>.spoilt`, and told.
 //! - The file is replaced by a rename or, where that is impossible, overwritten at one stroke with room
@@ -53,6 +53,8 @@ pub struct Judged<'a> {
     pub name: &'a str,
     /// Whether it is well.
     pub healthy: bool,
+    /// The same in a word or two; written when details are.
+    pub verdict: &'a str,
     /// Why, for a person; written when details are.
     pub reason: &'a str,
 }

@@ -42,6 +42,7 @@ fn judged<'a>(verdicts: &[(&'a str, bool)]) -> Vec<Judged<'a>> {
     let one = |(name, healthy): &(&'a str, bool)| Judged {
         name,
         healthy: *healthy,
+        verdict: "word",
         reason: "why",
     };
     verdicts.iter().map(one).collect()
@@ -111,7 +112,7 @@ fn an_object_keeps_all_but_verdict_and_reason() {
     let expected =
         r#"{"a":{"state":"drain","healthy":false,"weight":3},"b":{"healthy":true,"w":2}}"#;
     assert_eq!(compact(before, &verdicts, false), expected);
-    let expected = r#"{"a":{"state":"drain","healthy":false,"reason":"why","weight":3},"b":{"healthy":true,"reason":"why","w":2}}"#;
+    let expected = r#"{"a":{"state":"drain","healthy":false,"verdict":"word","reason":"why","weight":3},"b":{"healthy":true,"verdict":"word","reason":"why","w":2}}"#;
     assert_eq!(compact(before, &verdicts, true), expected);
 }
 
@@ -119,7 +120,7 @@ fn an_object_keeps_all_but_verdict_and_reason() {
 fn with_detail_what_was_judged_becomes_an_object() {
     let before = r#"{"a": true, "x": false, "b": true}"#;
     let after = compact(before, &[("a", false), ("b", true), ("c", true)], true);
-    let expected = r#"{"a":{"healthy":false,"reason":"why"},"x":false,"b":{"healthy":true,"reason":"why"},"c":{"healthy":true,"reason":"why"}}"#;
+    let expected = r#"{"a":{"healthy":false,"verdict":"word","reason":"why"},"x":false,"b":{"healthy":true,"verdict":"word","reason":"why"},"c":{"healthy":true,"verdict":"word","reason":"why"}}"#;
     assert_eq!(after, expected);
 }
 
@@ -774,7 +775,7 @@ fn json() -> impl Strategy<Value = Json> {
 
 /// Entries with names of which some are ours, none twice.
 fn object(value: impl Strategy<Value = Json>) -> impl Strategy<Value = Entries> {
-    let name = prop_oneof!["[abc]", "healthy|reason|weight|state", ".{0,4}"];
+    let name = prop_oneof!["[abc]", "healthy|verdict|reason|weight|state", ".{0,4}"];
     proptest::collection::hash_map(name, value, 0..6)
         .prop_map(|entries| entries.into_iter().collect())
 }
@@ -798,7 +799,7 @@ proptest! {
                 (None, old, new) => prop_assert_eq!(old, new),
                 (Some(_), Json::Object(old), Json::Object(new)) => {
                     let not_ours = |fields: &Entries| {
-                        let fields = fields.iter().filter(|(name, _)| name != "healthy" && name != "reason");
+                        let fields = fields.iter().filter(|(name, _)| !["healthy", "verdict", "reason"].contains(&name.as_str()));
                         fields.cloned().collect::<Vec<_>>()
                     };
                     prop_assert_eq!(not_ours(old), not_ours(new));

@@ -405,6 +405,16 @@ impl Proxy {
         &mut self.program
     }
 
+    /// Kills the process and starts another on the same ports; waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.program.kill();
+        self.program = self.site.start_proxy();
+        assert!(
+            self.site.is_ready_or_clashed(&mut self.program).await,
+            "a port was taken"
+        );
+    }
+
     /// The access log so far, which has to be [JSON](ProxyBuilder::json_access_log).
     pub fn access_log(&self) -> Vec<Value> {
         let output = self.program.output();

@@ -1,7 +1,7 @@
 //! A backend that tells on the proxy: it serves whatever comes, as much at once as comes, and counts.
 //!
 //! It behaves as a sync worker does: once a request's header is read, its work is going on until
-//! the last byte of its answer is written, whether or not the client is still there. It deliberately
+//! the last byte of its answer is written, whether or not the client is still there. Unless told otherwise, it deliberately
 //! does not make requests wait for each other: a proxy that sends two at once shows as
 //! [`Backend::overlap`] 2. Pings (`/ping`) are answered beside and counted apart.
 //!
@@ -44,6 +44,7 @@ struct Params {
     works_on: bool,
     is_single_connection: bool,
     is_everywhere: bool,
+    pings_wait: bool,
     manner: Manner,
 }
 
@@ -78,6 +79,8 @@ struct Shared {
     address: SocketAddr,
     /// How often [`Backend::release`] may still be waited for without waiting.
     permits: Semaphore,
+    /// Whoever is being served, where pings wait.
+    turn: tokio::sync::Mutex<()>,
     counts: Mutex<Counts>,
     /// Dropped or used by [`Backend::kill`]; every task of the backend holds a receiver.
     life: Mutex<Option<watch::Sender<()>>>,
@@ -132,6 +135,7 @@ pub fn backend(name: &str) -> BackendBuilder {
         works_on: false,
         is_single_connection: false,
         is_everywhere: false,
+        pings_wait: false,
         manner: Manner::KeepsAlive,
     };
     BackendBuilder { params }
@@ -196,6 +200,12 @@ impl BackendBuilder {
         self
     }
 
+    /// A ping waits behind the request being served, and requests behind each other.
+    pub fn pings_wait(mut self) -> Self {
+        self.params.pings_wait = true;
+        self
+    }
+
     /// Listens on every address of this machine, all of `127.0.0.0/8` among them.
     pub fn on_every_address(mut self) -> Self {
         self.params.is_everywhere = true;
@@ -248,6 +258,7 @@ impl BackendBuilder {
             params: self.params,
             address: (Ipv4Addr::LOCALHOST, free_port()).into(),
             permits: Semaphore::new(0),
+            turn: tokio::sync::Mutex::default(),
             counts: Mutex::default(),
             life: Mutex::default(),
         };

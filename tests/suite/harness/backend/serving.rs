@@ -78,6 +78,7 @@ impl Shared {
             };
             if target_of(&head) == "/ping" {
                 self.counts().pings += 1;
+                drop(self.turn().await);
                 wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npong")
                     .await?;
                 continue;
@@ -91,6 +92,7 @@ impl Shared {
     /// One request and its answer; says how the connection ends, if it does.
     async fn exchange(&self, wire: &mut Wire, head: &Head) -> io::Result<Option<Ending>> {
         let work = Work::begin(self, head);
+        let _turn = self.turn().await;
         let bytes = wire
             .read_body(head.headers.framing(Framing::Length(0))?, |_| ())
             .await?;
@@ -116,6 +118,14 @@ impl Shared {
         }
         work.finish();
         Ok(self.closes_after_answer().then_some(Ending::Close))
+    }
+
+    /// The turn, where there is one to wait for.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        match self.params.pings_wait {
+            true => Some(self.turn.lock().await),
+            false => None,
+        }
     }
 
     fn closes_after_answer(&self) -> bool {

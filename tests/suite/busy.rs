@@ -1,0 +1,649 @@
+//! Busy is not dead: a backend that serves one request at a time answers no ping meanwhile. The poller asks
+//! the proxies whether it is at work, and finds those that hang all the same.
+//!
+//! Whether a backend was ever called sick is read from the health file by the test itself, all the time.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::harness::{
+    Backend, Client, Program, Proxy, ProxyBuilder, Server, Site, Units, Verdicts, backend,
+    consecutive_ports, get, load, post, proxy, until,
+};
+
+/// One of our demo servers, in a process of its own: its pings wait behind the request being served.
+struct Demo {
+    name: &'static str,
+    address: SocketAddr,
+    program: Program,
+    _folder: TempDir,
+}
+
+impl Server for Demo {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Three demo servers whose requests take this long.
+async fn demos(delay: Duration) -> [Demo; 3] {
+    let first = consecutive_ports(3);
+    let servers = [("server1", 0), ("server2", 1), ("server3", 2)].map(|(name, offset)| {
+        let folder = TempDir::new().unwrap();
+        let (port, delay) = (first.to_string(), format!("{}ms", delay.as_millis()));
+        let arguments = [name, "--base-port", &port, "--delay", &delay];
+        let binary = env!("CARGO_BIN_EXE_backends");
+        Demo {
+            name,
+            address: (Ipv4Addr::LOCALHOST, first + offset).into(),
+            program: Program::start(name, binary, &arguments, folder.path()),
+            _folder: folder,
+        }
+    });
+    for server in &servers {
+        until("a server listens", 10.secs(), async || {
+            Client::connect(server.address).await.is_ok()
+        })
+        .await;
+    }
+    servers
+}
+
+/// Pings each second that must be answered within one, and details.
+fn pinging<'a, S: Server + 'a>(group: impl IntoIterator<Item = &'a S>) -> ProxyBuilder {
+    proxy()
+        .upstream("web", group)
+        .poll_every(1.secs())
+        .poller_key("detail", true)
+}
+
+/// Twelve clients for this long; requests take three seconds, pings wait behind them and may take one.
+async fn under_load(lasting: Duration) {
+    let servers = demos(3.secs()).await;
+    let lb = pinging(&servers).alone().start().await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let tally = load(lb.address()).clients(12).lasting(lasting).await;
+    let seen = watch.seen();
+    println!(
+        "{} ok, {} failed, {:?}; {seen:?}",
+        tally.ok, tally.failed, tally.by_backend
+    );
+    tally.assert_none_failed();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
+}
+
+#[tokio::test]
+async fn servers_at_work_for_longer_than_a_ping_may_take_are_never_called_sick() {
+    under_load(5.secs()).await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn soak_a_minute_of_work_longer_than_a_ping_may_take() {
+    under_load(60.secs()).await;
+}
+
+/// A request that the backend has from now on.
+async fn in_hand(lb: &Proxy, of: &Backend) -> Client {
+    let (mut client, current) = (lb.connect().await, of.current());
+    client.send(&get("/home")).await.unwrap();
+    of.working_on(current + 1).await;
+    client
+}
+
+/// Waits until the file calls it sick; from `begun` to then.
+async fn is_out(site: &Site, name: &str, begun: Instant, limit: Duration) -> Duration {
+    let what = format!("{name} is called sick");
+    until(&what, limit, async || !site.says_healthy(name)).await;
+    begun.elapsed()
+}
+
+/// What the file says of it, in detail.
+fn told(site: &Site, name: &str) -> (String, String) {
+    let entry = &site.report()[name];
+    let text = |key: &str| entry[key].as_str().unwrap_or("").to_owned();
+    (text("verdict"), text("reason"))
+}
+
+async fn says(site: &Site, name: &str, verdict: &str, reason: &str) {
+    let what = format!("{name} is {verdict}: {reason}");
+    until(&what, 10.secs(), async || {
+        let told = told(site, name);
+        told.0 == verdict && told.1.starts_with(reason)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_is_out_within_busy_limit_and_an_interval() {
+    let servers = demos(100.millis()).await;
+    let lb = pinging(&servers)
+        .poller_key("timeout", "500ms")
+        .poller_key("interval", "2s")
+        .poller_key("fast_interval", "500ms")
+        .busy_limit(3.secs())
+        .alone()
+        .start()
+        .await;
+    let site = lb.site();
+    let _poller = site.start_poller();
+    says(site, "server2", "up", "200").await;
+    let clients = load(lb.address()).clients(12).spawn();
+    until("server2 is at work", 5.secs(), async || {
+        lb.backend_status("server2").await["in_flight"] == 1
+    })
+    .await;
+    servers[1].program.freeze_family();
+    let begun = Instant::now();
+    says(site, "server2", "busy", "busy: a request in hand").await;
+    let took = is_out(site, "server2", begun, 10.secs()).await;
+    println!("out after {took:?}");
+    // It may have answered a request since, but it had been at work for less than a tenth of a second.
+    assert!(took > 2500.millis(), "it was not believed: {took:?}");
+    // Half a second for two processes and a file on a machine that is busy.
+    assert!(took < 5500.millis(), "{took:?}");
+    let (verdict, reason) = told(site, "server2");
+    assert_eq!(verdict, "down");
+    assert!(reason.contains("none to a request for"), "{reason}");
+    assert!(site.says_healthy("server1") && site.says_healthy("server3"));
+    servers[1].program.thaw_family();
+    says(site, "server2", "up", "200").await;
+    let tally = clients.stop().await;
+    tally.assert_none_failed();
+}
+
+/// One request, held until it is released, and pings behind it.
+async fn held(name: &str) -> Backend {
+    backend(name).held().pings_wait().start().await
+}
+
+fn quick<'a, S: Server + 'a>(group: impl IntoIterator<Item = &'a S>) -> ProxyBuilder {
+    pinging(group)
+        .poll_every(300.millis())
+        .poller_key("timeout", "200ms")
+}
+
+/// Long enough for two pings that fail to take a backend out, several times.
+async fn a_while() {
+    tokio::time::sleep(2.secs()).await;
+}
+
+#[tokio::test]
+async fn a_request_in_hand_is_told_and_excuses() {
+    let group = [held("a").await, backend("b").start().await];
+    let lb = quick(&group).start().await;
+    lb.health(&[("b", false)]).await;
+    let mut client = in_hand(&lb, &group[0]).await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller_with(&["-v"]);
+    says(lb.site(), "a", "busy", "busy: a request in hand for ").await;
+    a_while().await;
+    assert!(!watch.seen().sick.contains("a"), "{}", poller.log());
+    assert!(
+        poller.log().contains("ping inconclusive"),
+        "{}",
+        poller.log()
+    );
+    group[0].release(1);
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
+    says(lb.site(), "a", "up", "200 in ").await;
+    // A refusal is one, whatever it was doing.
+    let _client = in_hand(&lb, &group[0]).await;
+    group[0].kill().await;
+    says(lb.site(), "a", "down", "connection refused").await;
+}
+
+/// What the file says of a backend with a request in hand after this long.
+async fn is_believed(lb: Proxy, backend: Backend, after: Duration) -> bool {
+    let mut client = in_hand(&lb, &backend).await;
+    let _poller = lb.site().start_poller();
+    tokio::time::sleep(after).await;
+    let is_believed = lb.site().says_healthy("a");
+    backend.release(1);
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
+    is_believed
+}
+
+#[tokio::test]
+async fn without_evidence_every_ping_counts() {
+    let case = async |evidence: Option<Value>| {
+        let a = held("a").await;
+        let lb = quick([&a]).start().await;
+        if let Some(evidence) = evidence {
+            let poller = |config: &mut Value| config["maitred"]["poller"]["evidence"] = evidence;
+            lb.site().edit_config(poller);
+        }
+        is_believed(lb, a, 2.secs()).await
+    };
+    let cases = tokio::join!(case(None), case(Some(json!([]))));
+    assert_eq!(cases, (true, false));
+}
+
+#[tokio::test]
+async fn a_request_is_an_excuse_only_until_busy_limit() {
+    let case = async |limit: Duration| {
+        let a = held("a").await;
+        let lb = quick([&a]).busy_limit(limit).start().await;
+        is_believed(lb, a, 3.secs()).await
+    };
+    let cases = tokio::join!(case(1.secs()), case(60.secs()));
+    assert_eq!(cases, (false, true));
+}
+
+#[tokio::test]
+async fn requests_that_run_into_their_timeouts_one_after_the_other_excuse_nothing() {
+    let group = [held("a").await];
+    let lb = quick(&group)
+        .response_header_timeout(400.millis())
+        .busy_limit(60.secs())
+        .start()
+        .await;
+    let _poller = lb.site().start_poller();
+    says(lb.site(), "a", "up", "200").await;
+    let clients = load(lb.address()).clients(3).spawn();
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
+    assert!(told(lb.site(), "a").1.contains("none to a request for"));
+    drop(clients);
+}
+
+#[tokio::test]
+async fn one_request_of_several_is_no_excuse_and_all_of_them_are() {
+    let group = [held("a").await];
+    let lb = quick(&group)
+        .backend_key("a", "max_in_flight", 3)
+        .start()
+        .await;
+    let _first = in_hand(&lb, &group[0]).await;
+    let _second = in_hand(&lb, &group[0]).await;
+    let poller = lb.site().start_poller();
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
+    drop(poller);
+    lb.health(&[("a", true)]).await;
+    let _third = in_hand(&lb, &group[0]).await;
+    let watch = Verdicts::of(lb.site());
+    let _poller = lb.site().start_poller();
+    says(
+        lb.site(),
+        "a",
+        "busy",
+        "busy: 3 requests in hand, the latest for ",
+    )
+    .await;
+    a_while().await;
+    assert!(watch.seen().sick.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_busy_limit_is_work() {
+    let a = backend("a").pings_wait().start().await;
+    let lb = quick([&a]).busy_limit(1.secs()).start().await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let mut client = lb.connect().await;
+    client.send(&post("/home").promises(200_000)).await.unwrap();
+    for _ in 0..20 {
+        client.send_bytes(&[b'x'; 10_000]).await.unwrap();
+        tokio::time::sleep(200.millis()).await;
+    }
+    assert_eq!(client.receive("POST").await.unwrap().status, 200);
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert!(seen.busy.contains("a"), "{seen:?}");
+}
+
+/// A server that takes one connection at a time and answers in pieces without end.
+struct Stream {
+    address: SocketAddr,
+    pieces: Arc<AtomicUsize>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Server for Stream {
+    fn name(&self) -> &str {
+        "a"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Stream {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Self {
+            address: listener.local_addr().unwrap(),
+            pieces: Arc::default(),
+            is_stopped: Arc::default(),
+        };
+        let (pieces, is_stopped) = (stream.pieces.clone(), stream.is_stopped.clone());
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                // Fails when the other side has gone meanwhile.
+                let _ = Self::serve(&mut connection, &pieces, &is_stopped).await;
+            }
+        });
+        stream
+    }
+
+    async fn serve(
+        connection: &mut TcpStream,
+        pieces: &AtomicUsize,
+        is_stopped: &AtomicBool,
+    ) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await?);
+        }
+        if head.starts_with(b"GET /ping") {
+            let pong = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            return connection.write_all(pong).await;
+        }
+        let header = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        connection.write_all(header).await?;
+        loop {
+            if !is_stopped.load(Ordering::Relaxed) {
+                connection.write_all(b"5\r\npiece\r\n").await?;
+                pieces.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::time::sleep(400.millis()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_that_takes_longer_than_busy_limit_is_work() {
+    let a = Stream::start().await;
+    let lb = quick([&a]).busy_limit(1.secs()).start().await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    let mut client = lb.connect().await;
+    client.send(&get("/home")).await.unwrap();
+    until("ten pieces were sent", 10.secs(), async || {
+        a.pieces.load(Ordering::Relaxed) >= 10
+    })
+    .await;
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
+    assert!(seen.busy.contains("a"), "{seen:?}");
+    // When no more come, it hangs.
+    a.is_stopped.store(true, Ordering::Relaxed);
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
+}
+
+/// Whether a backend with a request in hand is pinged, and what the file says of it then.
+async fn skipping(skips: bool, limit: Duration) -> (bool, bool, String) {
+    let a = held("a").await;
+    let lb = quick([&a])
+        .poller_key("skip_when_busy", skips)
+        .busy_limit(limit)
+        .start()
+        .await;
+    let mut client = in_hand(&lb, &a).await;
+    let _poller = lb.site().start_poller();
+    tokio::time::sleep(3.secs()).await;
+    let found = (
+        a.pings() > 0,
+        lb.site().says_healthy("a"),
+        told(lb.site(), "a").1,
+    );
+    a.release(1);
+    client.receive("GET").await.unwrap();
+    says(lb.site(), "a", "up", "200").await;
+    found
+}
+
+#[tokio::test]
+async fn skip_when_busy_pings_nobody_who_is_at_work() {
+    let cases = tokio::join!(
+        skipping(true, 60.secs()),
+        skipping(false, 60.secs()),
+        skipping(true, 1.secs()),
+    );
+    let (skipped, pinged, hangs) = cases;
+    assert!(
+        !skipped.0 && skipped.1 && skipped.2.ends_with(", not pinged"),
+        "{skipped:?}"
+    );
+    assert!(pinged.0 && pinged.1, "{pinged:?}");
+    assert!(
+        hangs.0 && !hangs.1,
+        "one that hangs is pinged, and found: {hangs:?}"
+    );
+}
+
+#[tokio::test]
+async fn either_of_two_proxies_may_know_why_nobody_answers() {
+    let group = [held("a").await, held("b").await];
+    let lbs = [
+        quick(&group[..1]).start().await,
+        quick(&group[1..]).start().await,
+    ];
+    let poll = quick(&group).site();
+    poll.edit_config(|config| {
+        let sources = lbs.iter().map(|lb| format!("http://{}", lb.site().admin()));
+        config["maitred"]["poller"]["evidence"] = sources.collect();
+    });
+    let _clients = [
+        in_hand(&lbs[0], &group[0]).await,
+        in_hand(&lbs[1], &group[1]).await,
+    ];
+    let watch = Verdicts::of(&poll);
+    let _poller = poll.start_poller();
+    says(&poll, "a", "busy", "busy").await;
+    says(&poll, "b", "busy", "busy").await;
+    a_while().await;
+    assert!(watch.seen().sick.is_empty());
+    // What only the second proxy knew is unknown with it.
+    let [_first, second] = lbs;
+    drop(second);
+    is_out(&poll, "b", Instant::now(), 5.secs()).await;
+    assert!(poll.says_healthy("a"));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_killed_and_started_again_under_load_costs_no_verdict() {
+    let servers = demos(1.secs()).await;
+    let mut lb = pinging(&servers)
+        .poller_key("timeout", "400ms")
+        .alone()
+        .start()
+        .await;
+    let watch = Verdicts::of(lb.site());
+    let _poller = lb.site().start_poller();
+    let clients = load(lb.address()).clients(12).spawn();
+    for _ in 0..2 {
+        tokio::time::sleep(1500.millis()).await;
+        lb.restart().await;
+    }
+    tokio::time::sleep(1.secs()).await;
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}");
+    assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
+    // The killed proxy's requests are lost.
+    assert!(clients.stop().await.ok > 0);
+}
+
+/// Takes connections and says nothing.
+async fn deaf() -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    (address, task)
+}
+
+/// A server that answers so, whatever it is asked.
+async fn saying(body: &str) -> Backend {
+    let length = body.len();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+    backend("proxy").answers_raw(answer).start().await
+}
+
+#[tokio::test]
+async fn evidence_that_is_not_to_be_had_changes_nothing() {
+    let garbage = saying("{\"backends\": 7}").await;
+    let lies = saying(
+        r#"{"backends":{"b":{"in_flight":1,"max_in_flight":1,"given_seconds":-1e300,"silent_seconds":1e300}}}"#,
+    )
+    .await;
+    let gone = saying("").await;
+    gone.kill().await;
+    let (deaf, _task) = deaf().await;
+    let sources = [garbage.address(), lies.address(), gone.address(), deaf];
+    let group = [backend("a").start().await, held("b").await];
+    let lb = quick(&group).start().await;
+    lb.site().edit_config(|config| {
+        let sources = sources.iter().map(|source| format!("http://{source}"));
+        config["maitred"]["poller"]["evidence"] = sources.collect();
+    });
+    lb.health(&[("a", false)]).await;
+    let _client = in_hand(&lb, &group[1]).await;
+    let poller = lb.site().start_poller();
+    let took = is_out(lb.site(), "b", Instant::now(), 5.secs()).await;
+    // Two pings, and half a second for each to ask.
+    assert!(took < 3.secs(), "{took:?}");
+    assert!(poller.log().contains("no evidence"), "{}", poller.log());
+    // And who answers is pinged in time all the while.
+    let (pings, begun) = (group[0].pings(), Instant::now());
+    until("a was pinged five times", 5.secs(), async || {
+        group[0].pings() >= pings + 5
+    })
+    .await;
+    assert!(begun.elapsed() < 2500.millis(), "{:?}", begun.elapsed());
+}
+
+/// The JSON of the documentation.
+fn documented() -> Value {
+    let text = include_str!("../../docs/evidence.md");
+    let json = text.split_once("```js\n").unwrap().1;
+    serde_json::from_str(json.split_once("```").unwrap().0).unwrap()
+}
+
+fn fields(entry: &Value) -> BTreeSet<String> {
+    entry.as_object().unwrap().keys().cloned().collect()
+}
+
+#[tokio::test]
+async fn the_evidence_is_as_documented() {
+    let group = [held("server1").await, backend("server2").start().await];
+    let lb = quick(&group).start().await;
+    let _client = in_hand(&lb, &group[0]).await;
+    lb.health(&[("server1", false)]).await;
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    let (said, documented) = (lb.admin("/api/v1/evidence").await.json(), documented());
+    assert_eq!(fields(&said), fields(&documented));
+    let text = include_str!("../../docs/evidence.md");
+    let table = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let table: BTreeSet<_> = table
+        .map(|line| line.split('`').next().unwrap().to_owned())
+        .collect();
+    for name in ["server1", "server2"] {
+        let said = &said["backends"][name];
+        let documented = &documented["backends"][name];
+        assert_eq!(fields(said), fields(documented));
+        assert_eq!(fields(said), table);
+        for (field, value) in documented.as_object().unwrap() {
+            assert_eq!(
+                said[field].is_null(),
+                value.is_null(),
+                "{name}.{field}: {said}"
+            );
+        }
+    }
+    assert_eq!(said["backends"]["server1"]["in_flight"], 1);
+}
+
+#[tokio::test]
+async fn the_documented_example_is_understood_and_one_question_is_for_all() {
+    let mut backends = serde_json::Map::new();
+    let example = &documented()["backends"]["server1"];
+    let mut group = Vec::new();
+    for number in 0..20 {
+        let name = format!("b{number}");
+        group.push(held(&name).await);
+        backends.insert(name, example.clone());
+    }
+    let witness = saying(&json!({ "backends": backends }).to_string()).await;
+    let site = quick(&group).poller_key("interval", "1s").site();
+    let source = json!([format!("http://{}", witness.address())]);
+    site.edit_config(|config| config["maitred"]["poller"]["evidence"] = source);
+    // Something that nobody answers: each of them is at work, for somebody else.
+    let mut others = Vec::new();
+    for one in &group {
+        let mut client = Client::connect(one.address()).await.unwrap();
+        client.send(&get("/")).await.unwrap();
+        one.working_on(1).await;
+        others.push(client);
+    }
+    let watch = Verdicts::of(&site);
+    let _poller = site.start_poller();
+    tokio::time::sleep(3500.millis()).await;
+    let seen = watch.seen();
+    assert!(seen.sick.is_empty(), "{seen:?}");
+    assert_eq!(seen.busy.len(), 20);
+    let rounds = group[0].pings();
+    assert!(rounds >= 3, "{rounds}");
+    assert!(
+        witness.begun() <= 3 * rounds,
+        "{} in {rounds}",
+        witness.begun()
+    );
+    // A refusal is one, whatever a proxy says.
+    group[3].kill().await;
+    is_out(&site, "b3", Instant::now(), 5.secs()).await;
+    // From now on nobody is asked.
+    site.edit_config(|config| config["maitred"]["poller"]["evidence"] = json!([]));
+    is_out(&site, "b7", Instant::now(), 5.secs()).await;
+}
+
+#[tokio::test]
+async fn a_single_round_that_learns_nothing_keeps_what_the_file_says() {
+    let group = [held("a").await, held("b").await];
+    let lb = quick(&group).start().await;
+    let _clients = [in_hand(&lb, &group[0]).await, {
+        let mut client = lb.connect().await;
+        client.send(&get("/home")).await.unwrap();
+        group[1].working_on(1).await;
+        client
+    }];
+    lb.health(&[("b", false)]).await;
+    let output = lb.site().poll_once().await;
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        lb.site().says_healthy("a") && !lb.site().says_healthy("b"),
+        "{table}"
+    );
+    let line = |name: &str| {
+        let mut lines = table.lines();
+        lines
+            .find(|line| line.starts_with(name))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(
+        line("a").contains(" busy ") && line("a").contains("a request in hand"),
+        "{table}"
+    );
+    assert!(line("b").contains(" unhealthy "), "{table}");
+}
