@@ -10,6 +10,8 @@ pub mod id;
 pub mod address;
 /// Decisions without a clock, a random source or I/O.
 pub mod policy;
+/// Every metric, declared once, and what it is counted by.
+pub mod metrics;
 /// The health file: its format, writing it, watching it.
 pub mod health;
 /// Which backend gets this request: slots, the queue, selection.

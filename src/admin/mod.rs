@@ -2,15 +2,19 @@
 //! everything that a request is decided by.
 
 mod evidence;
+mod metrics;
 mod status;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use warp::http::StatusCode;
+use warp::http::header::CONTENT_TYPE;
 use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
+use crate::metrics::ProxyCounters;
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -19,6 +23,8 @@ pub struct Admin {
     pub current: Current,
     /// Where the process stands.
     pub phase: PhaseWatch,
+    /// What is counted for the whole process.
+    pub counters: Arc<ProxyCounters>,
 }
 
 impl Admin {
@@ -26,7 +32,8 @@ impl Admin {
     /// - `/healthz`: 200 while the process runs;
     /// - `/readyz`: 200 while it takes new requests, 503 before and after. Never the backends' health;
     /// - `/api/v1/status`: everything, as JSON;
-    /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON.
+    /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON;
+    /// - `/metrics`: what is counted, for Prometheus.
     pub async fn serve(self, listener: TcpListener) {
         warp::serve(self.pages()).incoming(listener).run().await;
     }
@@ -34,18 +41,28 @@ impl Admin {
     fn pages(self) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
         let get = warp::get().or(warp::head()).unify();
         let alive = warp::path!("healthz").map(|| plain(StatusCode::OK, "alive\n"));
-        let readiness = self.clone();
+        let (readiness, scraped) = (self.clone(), self.clone());
         let ready = warp::path!("readyz").map(move || readiness.ready());
         let witness = self.clone();
         let evidence = warp::path!("api" / "v1" / "evidence")
             .map(move || warp::reply::json(&witness.evidence()).into_response());
         let status = warp::path!("api" / "v1" / "status")
             .map(move || warp::reply::json(&self.status()).into_response());
+        let metrics = warp::path!("metrics").map(move || scraped.scraped());
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
-        let machine = evidence.or(status).unify();
+        let machine = evidence.or(status).unify().or(metrics).unify();
         get.and(alive.or(ready).unify().or(machine).unify())
             .or(unknown)
             .unify()
+    }
+
+    fn scraped(&self) -> warp::reply::Response {
+        match self.metrics() {
+            Ok(page) => {
+                warp::reply::with_header(page, CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
+            }
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),
+        }
     }
 
     fn ready(&self) -> warp::reply::Response {

@@ -4,37 +4,40 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::metrics::ProxyCounters;
+
 /// A count of open connections that can be waited on.
 #[derive(Clone)]
-pub struct Connections(Arc<watch::Sender<usize>>);
+pub struct Connections {
+    open: Arc<watch::Sender<usize>>,
+    counters: Arc<ProxyCounters>,
+}
 
 impl Connections {
     /// None are open.
-    pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+    pub fn new(counters: Arc<ProxyCounters>) -> Self {
+        Self {
+            open: Arc::new(watch::Sender::new(0)),
+            counters,
+        }
     }
 
     /// Counts one until the guard is dropped.
     pub(super) fn open(&self) -> Open {
-        self.0.send_modify(|open| *open += 1);
+        self.counters.connections.add();
+        self.open.send_modify(|open| *open += 1);
         Open(self.clone())
     }
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        *self.0.borrow()
+        *self.open.borrow()
     }
 
     /// Waits until none is open.
     pub async fn all_closed(&self) {
         // Fails only without a sender, and `self` holds it.
-        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
-    }
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self::new()
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 }
 
@@ -43,6 +46,7 @@ pub(super) struct Open(Connections);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.0.send_modify(|open| *open -= 1);
+        self.0.counters.connections_closed.add();
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }

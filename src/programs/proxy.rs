@@ -13,7 +13,7 @@ use crate::control::{Control, PhaseSwitch};
 use crate::door::{Connections, Departures, Guard};
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
-use crate::proxy::{AccessLog, AccessLogWriter, Proxy};
+use crate::proxy::{self, AccessLog, AccessLogWriter, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use clap::Parser;
@@ -85,9 +85,10 @@ fn serve(config: Config) -> Result<()> {
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
     let control = start_control(config.clone(), &file)?;
     let current = control.current();
-    let connections = Connections::new();
+    let counters = proxy::counters();
+    let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
-    let (access_log, writer) = AccessLog::new(config.access_log.format);
+    let (access_log, writer) = AccessLog::new(config.access_log.format, counters.clone());
     let phase = PhaseSwitch::new();
     let grace = Duration::from_secs(
         config
@@ -115,6 +116,7 @@ fn serve(config: Config) -> Result<()> {
         departures.clone(),
         access_log,
         phase.watch(),
+        counters.clone(),
     );
     let proxy = pingora_proxy::http_proxy(&server.configuration, proxy);
     let guard = Guard::new(proxy, config.clients.clone(), connections);
@@ -122,6 +124,7 @@ fn serve(config: Config) -> Result<()> {
     let admin = Admin {
         current,
         phase: phase.watch(),
+        counters,
     };
     server.add_service(task(
         "admin",

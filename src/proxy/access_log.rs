@@ -7,7 +7,6 @@
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
@@ -17,9 +16,11 @@ use serde_json::json;
 
 use super::context::Context;
 use super::fault::Fault;
+use super::outcome::Outcome;
 use crate::config::AccessLogFormat;
 use crate::door::ClientStream;
 use crate::id::{BackendName, UpstreamName};
+use crate::metrics::ProxyCounters;
 
 /// How many events may wait for the writer.
 const EVENTS_MAX: usize = 16 * 1024;
@@ -64,14 +65,14 @@ pub struct AccessEvent {
 pub struct AccessLog {
     /// `None`: the log is off.
     events: Option<SyncSender<Message>>,
-    dropped: Arc<AtomicU64>,
+    counters: Arc<ProxyCounters>,
 }
 
 /// The other end. Without it running, events are dropped once the buffer is full.
 pub struct AccessLogWriter {
     events: Receiver<Message>,
     line: fn(&AccessEvent, &mut Line),
-    dropped: Arc<AtomicU64>,
+    counters: Arc<ProxyCounters>,
 }
 
 enum Message {
@@ -81,14 +82,16 @@ enum Message {
 
 impl AccessLog {
     /// Both ends of a log; no writer when it is off.
-    pub fn new(format: AccessLogFormat) -> (Self, Option<AccessLogWriter>) {
-        let dropped = Arc::new(AtomicU64::new(0));
+    pub fn new(
+        format: AccessLogFormat,
+        counters: Arc<ProxyCounters>,
+    ) -> (Self, Option<AccessLogWriter>) {
         let line: fn(&AccessEvent, &mut Line) = match format {
             AccessLogFormat::Off => {
                 return (
                     Self {
                         events: None,
-                        dropped,
+                        counters,
                     },
                     None,
                 );
@@ -99,14 +102,14 @@ impl AccessLog {
         let (sender, events) = sync_channel(EVENTS_MAX);
         let log = Self {
             events: Some(sender),
-            dropped: dropped.clone(),
+            counters: counters.clone(),
         };
         (
             log,
             Some(AccessLogWriter {
                 events,
                 line,
-                dropped,
+                counters,
             }),
         )
     }
@@ -120,7 +123,7 @@ impl AccessLog {
     pub fn log(&self, event: AccessEvent) {
         let Some(events) = &self.events else { return };
         if events.try_send(Message::Event(Box::new(event))).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
+            self.counters.log_dropped.add();
         }
     }
 
@@ -146,7 +149,7 @@ impl AccessLogWriter {
                 self.write(message, &mut line, &mut out);
             }
             let _ = out.flush();
-            let dropped = self.dropped.load(Relaxed);
+            let dropped = self.counters.log_dropped.get();
             if dropped > reported {
                 let lines = dropped - reported;
                 tracing::warn!(lines, "access log lines dropped: the reader is slow");
@@ -174,36 +177,26 @@ impl AccessLogWriter {
 }
 
 /// What the log says of a request that is over.
-pub(super) fn event(session: &Session, context: &Context) -> AccessEvent {
+pub(super) fn event(session: &Session, context: &Context, outcome: &Outcome<'_>) -> AccessEvent {
     let request = session.req_header();
     let stream = ClientStream::of(session);
-    let has_left = stream.is_some_and(ClientStream::has_departed);
-    let fault = context
-        .fault
-        .as_ref()
-        .or(has_left.then_some(&Fault::ClientGone));
-    let answered = session.response_written();
-    let status = match fault {
-        Some(Fault::ClientGone) => Fault::ClientGone.status(),
-        _ => answered.map_or(0, |response| response.status.as_u16()),
-    };
     AccessEvent {
         time: SystemTime::now(),
         client: stream.map(|stream| stream.address().clone()),
         method: request.method.clone(),
         target: String::from_utf8_lossy(request.raw_path()).into_owned(),
-        status,
+        status: outcome.status,
         bytes: session.body_bytes_sent(),
         upstream: context
             .upstream
             .as_ref()
             .map(|upstream| upstream.params().name.clone()),
-        backend: context.record.backend.clone(),
+        backend: context.backend().map(|backend| backend.name().clone()),
         attempts: context.record.attempts,
-        total: context.arrived.elapsed(),
+        total: outcome.total,
         queued: context.record.queued,
         served: context.record.served,
-        reason: fault.map(Fault::code),
+        reason: outcome.fault.map(Fault::code),
         retried: context.record.retried,
     }
 }
@@ -352,7 +345,7 @@ mod tests {
     #[test]
     fn what_was_logged_is_written_once_flushed() {
         let (mut read, write) = std::io::pipe().unwrap();
-        let (log, writer) = AccessLog::new(AccessLogFormat::Text);
+        let (log, writer) = AccessLog::new(AccessLogFormat::Text, crate::proxy::counters());
         std::thread::spawn(move || writer.unwrap().run(write));
         log.log(event());
         log.flush();

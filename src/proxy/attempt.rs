@@ -16,6 +16,9 @@ use crate::door::{Awaited, ClientStream};
 use crate::policy::retry::{self, Attempt};
 use crate::upstream::Work;
 
+/// Why an attempt is made again.
+pub(super) const RETRIED: [&str; 4] = ["shortage", "stale_connection", "reset", "connect_failure"];
+
 /// The backend has the whole request: its answer is due, and it works on it whether the client stays
 /// or not.
 pub(super) fn await_answer(session: &Session, context: &Context) {
@@ -86,12 +89,13 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
             attempts: context.record.attempts - context.record.stale,
         });
     if may_retry {
-        context.record.retried = Some(match fault {
+        let why = match fault {
             Fault::Internal => "shortage",
             _ if is_stale => "stale_connection",
             _ if work.is_sent() => "reset",
             _ => "connect_failure",
-        });
+        };
+        context.record.retried = Some(why);
     } else {
         context.fault = Some(fault);
     }

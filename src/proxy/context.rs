@@ -9,7 +9,7 @@ use super::body::{HeldResponse, RequestBody};
 use super::concurrency::Permit;
 use super::fault::Fault;
 use crate::door::Awaited;
-use crate::upstream::{BackendSocket, Ticket, Upstream, Work};
+use crate::upstream::{Backend, BackendIndex, BackendSocket, Ticket, Upstream, Work};
 
 /// One request's state.
 pub struct Context {
@@ -42,16 +42,17 @@ pub struct Context {
 /// What the access log says of it.
 #[derive(Default)]
 pub struct Record {
-    /// The backend of the last attempt, as the log writes it.
-    pub(super) backend: Option<crate::id::BackendName>,
+    /// The backend of the last attempt.
+    pub(super) backend: Option<BackendIndex>,
     /// Attempts of which the backend may have seen something.
     pub(super) attempts: u32,
     /// How many of them met a connection that the backend had ended before.
     pub(super) stale: u32,
     /// Waiting for a slot, all attempts together.
     pub(super) queued: Duration,
-    /// When the last attempt was sent, and how long the backend took to its last byte.
+    /// When the last attempt was sent, and how long the backend took to its header and to its last byte.
     pub(super) sent: Option<Instant>,
+    pub(super) answered: Option<Duration>,
     pub(super) served: Option<Duration>,
     /// Why the last retry was made.
     pub(super) retried: Option<&'static str>,
@@ -89,6 +90,11 @@ impl Context {
             Some(whole) if whole < header => (whole, Awaited::Response),
             _ => (header, Awaited::ResponseHeader),
         }
+    }
+
+    /// The backend of the last attempt.
+    pub(super) fn backend(&self) -> Option<&Backend> {
+        Some(self.upstream.as_ref()?.backend(self.record.backend?))
     }
 
     /// The backend's last byte was read: its slot is free, before the client has read anything.

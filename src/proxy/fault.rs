@@ -43,6 +43,27 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every [code](Self::code) that there is.
+    pub const CODES: [&str; 17] = [
+        "not_found",
+        "method_not_allowed",
+        "bad_request",
+        "invalid_request_timeout",
+        "body_timeout",
+        "no_eligible_backend",
+        "max_concurrent_requests",
+        "queue_full",
+        "queue_timeout",
+        "stopping",
+        "bad_gateway",
+        "invalid_response",
+        "response_header_timeout",
+        "read_timeout",
+        "request_timeout",
+        "client_gone",
+        "internal",
+    ];
+
     /// The status to answer with; 499 is only ever logged (as nginx does).
     pub fn status(&self) -> u16 {
         match self {
@@ -134,5 +155,34 @@ impl From<Refusal> for Fault {
             Refusal::QueueFull => Self::QueueFull,
             Refusal::Stopping => Self::Stopping,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_list_once() {
+        let faults = [
+            Fault::NotFound,
+            Fault::MethodNotAllowed(String::new()),
+            Fault::BadRequest,
+            Fault::InvalidRequestTimeout,
+            Fault::BodyTimeout,
+            Fault::NoEligibleBackend,
+            Fault::ConcurrencyLimit,
+            Fault::QueueFull,
+            Fault::QueueTimeout,
+            Fault::Stopping,
+            Fault::BadGateway,
+            Fault::InvalidResponse,
+            Fault::ResponseHeaderTimeout,
+            Fault::ReadTimeout,
+            Fault::RequestTimeout,
+            Fault::ClientGone,
+            Fault::Internal,
+        ];
+        assert_eq!(faults.map(|fault| fault.code()), Fault::CODES);
     }
 }

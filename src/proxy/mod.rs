@@ -10,6 +10,7 @@ mod context;
 mod fault;
 mod guest;
 mod headers;
+mod outcome;
 mod reply;
 mod seating;
 
@@ -28,11 +29,13 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
+use crate::metrics::{Count, ProxyCounters, RequestCounts, Words};
 use crate::routing::Routed;
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
 use concurrency::Concurrency;
+use outcome::Outcome;
 
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
@@ -52,6 +55,19 @@ pub struct Proxy {
     phase: PhaseWatch,
     held: Budget,
     concurrency: Concurrency,
+    counters: Arc<ProxyCounters>,
+}
+
+/// What is counted for the whole process; nothing is yet.
+pub fn counters() -> Arc<ProxyCounters> {
+    Arc::new(ProxyCounters {
+        unrouted: RequestCounts::default(),
+        refusals: Words::new(Fault::CODES),
+        retries: Words::new(attempt::RETRIED),
+        connections: Count::default(),
+        connections_closed: Count::default(),
+        log_dropped: Count::default(),
+    })
 }
 
 impl Proxy {
@@ -61,6 +77,7 @@ impl Proxy {
         departures: Arc<Departures>,
         access_log: AccessLog,
         phase: PhaseWatch,
+        counters: Arc<ProxyCounters>,
     ) -> Self {
         let concurrency = Concurrency::new(&current.load().config);
         Self {
@@ -70,6 +87,7 @@ impl Proxy {
             phase,
             held: Budget::new(HELD_BYTES_MAX),
             concurrency,
+            counters,
         }
     }
 
@@ -142,6 +160,9 @@ impl Proxy {
     /// Gets a request that failed another slot, with the ticket that it has.
     async fn seat_again(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
         let upstream = context.upstream.clone().ok_or(Fault::Internal)?;
+        if let Some(why) = context.record.retried {
+            self.counters.retries.add(why);
+        }
         if std::mem::take(&mut context.is_short) {
             let params = upstream.params();
             if context.ready.elapsed() > params.queue.timeout.min(params.timeouts.request) {
@@ -272,6 +293,8 @@ impl ProxyHttp for Proxy {
         }
         context.record.attempts += 1;
         context.record.sent = Some(Instant::now());
+        context.record.answered = None;
+        context.record.served = None;
         Ok(())
     }
 
@@ -310,6 +333,7 @@ impl ProxyHttp for Proxy {
         if let Some(work) = &mut context.work {
             work.answering();
         }
+        context.record.answered = context.record.sent.map(|sent| sent.elapsed());
         headers::strip_response(response);
         let length = headers::content_length(&response.headers);
         let stream = ClientStream::of(session);
@@ -349,8 +373,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         if context.tells_timing {
-            let backend = context.record.sent.map(|sent| sent.elapsed());
-            headers::tell_timing(response, context.record.queued, backend)?;
+            headers::tell_timing(response, context.record.queued, context.record.answered)?;
         }
         if session.req_header().version == Version::HTTP_10 {
             headers::end_by_close(response, session);
@@ -401,8 +424,11 @@ impl ProxyHttp for Proxy {
             stream.end_request();
         }
         context.work = None;
+        let outcome = Outcome::of(session, context);
+        outcome.count(session, context, &self.counters);
         if self.access_log.is_on() {
-            self.access_log.log(access_log::event(session, context));
+            self.access_log
+                .log(access_log::event(session, context, &outcome));
         }
     }
 

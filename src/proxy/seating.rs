@@ -42,7 +42,7 @@ pub(super) async fn seat(
         }
     };
     context.ticket = Some(lease.ticket());
-    context.record.backend = Some(lease.backend().name().clone());
+    context.record.backend = Some(lease.index());
     context.body.restart();
     context.work = Some(Work::new(lease));
     Ok(())

@@ -11,6 +11,7 @@ use super::sightings::Sightings;
 use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
 use crate::id::BackendName;
+use crate::metrics::{Count, RequestCounts, RequestTimes};
 
 /// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
 /// a restart.
@@ -22,6 +23,12 @@ pub struct Backend {
     location: ArcSwap<Location>,
     served: AtomicU64,
     failed: AtomicU64,
+    /// The requests that ended with it.
+    pub requests: RequestCounts,
+    /// How long they took.
+    pub times: RequestTimes,
+    /// How often it was taken out.
+    pub ejections: Count,
     /// When it was made; `last_served` counts from here.
     made: Instant,
     /// Microseconds after `made`; 0: never.
@@ -55,6 +62,9 @@ impl Backend {
             location: ArcSwap::from_pointee(location),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            requests: RequestCounts::default(),
+            times: RequestTimes::default(),
+            ejections: Count::default(),
             made: now,
             last_served: AtomicU64::new(0),
             broken_off: AtomicU32::new(0),

@@ -42,6 +42,7 @@ use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
 use crate::health::{Ruling, Verdict};
+use crate::metrics::{RequestCounts, RequestTimes};
 
 pub use backend::{Backend, Location};
 pub use guest::{Ask, FairBy, Guest, Key, Keys, Priority};
@@ -100,6 +101,10 @@ pub struct Upstream {
     keys: Keys,
     slots: Mutex<Slots>,
     service: ServiceTime,
+    /// The requests that ended without a backend.
+    pub unassigned: RequestCounts,
+    /// How long they took.
+    pub times: RequestTimes,
 }
 
 impl Upstream {
@@ -134,6 +139,8 @@ impl Upstream {
             keys: Keys::default(),
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
+            unassigned: RequestCounts::default(),
+            times: RequestTimes::default(),
         })
     }
 
@@ -252,6 +259,7 @@ impl Upstream {
 
     fn eject(self: &Arc<Self>, index: BackendIndex) {
         if self.slots.lock().eject(index, Instant::now()) {
+            self.backend(index).ejections.add();
             tracing::warn!(upstream = %self.params.name, backend = %self.backend(index).name(), "ejected: it refuses connections or breaks them off");
             tokio::spawn(trial::until_reinstated(self.clone(), index));
         }

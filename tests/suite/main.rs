@@ -35,6 +35,7 @@ mod limits;
 mod leaving;
 mod many_backends;
 mod memory;
+mod metrics;
 mod mission;
 mod odd_files;
 mod poller;

@@ -1,0 +1,232 @@
+//! The page for Prometheus: the samples of every metric, read from what counts them.
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Admin;
+use crate::metrics::{
+    self as declared, Family, Histogram, Metric, Page, RequestCounts, RequestTimes,
+};
+use crate::upstream::{BackendView, UpstreamView};
+
+/// The media type of the page.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The health file's states.
+const REPORT_STATES: [&str; 4] = ["ok", "stale", "missing", "corrupt"];
+
+/// Which histogram of a request's times.
+type Time = fn(&RequestTimes) -> &Histogram;
+
+impl Admin {
+    /// The page, as it is now.
+    ///
+    /// # Errors
+    /// Never, but for a defect: a page is written into a string.
+    pub(super) fn metrics(&self) -> Result<String, fmt::Error> {
+        let admin = self.clone();
+        declared::page(move |page| admin.write(page))
+    }
+
+    fn write(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.write_requests(page)?;
+        self.write_times(page)?;
+        self.write_attempts(page)?;
+        self.write_upstreams(page)?;
+        self.write_report(page)?;
+        self.write_process(page)
+    }
+
+    fn write_requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut family = page.metric(&declared::REQUESTS)?;
+        count_requests(&mut family, ["", ""], &self.counters.unrouted)?;
+        for (name, upstream) in self.current.load_full().upstreams.iter() {
+            count_requests(&mut family, [name.as_str(), ""], &upstream.unassigned)?;
+            for backend in upstream.backends() {
+                let names = [name.as_str(), backend.name().as_str()];
+                count_requests(&mut family, names, &backend.requests)?;
+            }
+        }
+        let words = [
+            (&declared::REFUSALS, &self.counters.refusals),
+            (&declared::RETRIES, &self.counters.retries),
+        ];
+        for (metric, words) in words {
+            let mut family = page.metric(metric)?;
+            for (word, count) in words.each() {
+                family.count(&[("reason", word)], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_times(&self, page: &mut Page<'_>) -> fmt::Result {
+        let times: [(&Metric, Time); 4] = [
+            (&declared::REQUEST_DURATION, |times| &times.total),
+            (&declared::QUEUE_DURATION, |times| &times.queue),
+            (&declared::FIRST_BYTE_DURATION, |times| &times.first_byte),
+            (&declared::LAST_BYTE_DURATION, |times| &times.last_byte),
+        ];
+        for (metric, time) in times {
+            let mut family = page.metric(metric)?;
+            for (name, upstream) in self.current.load_full().upstreams.iter() {
+                let labels = [("upstream", name.as_str()), ("backend", "")];
+                family.histogram(&labels, time(&upstream.times))?;
+                for backend in upstream.backends() {
+                    let labels = [
+                        ("upstream", name.as_str()),
+                        ("backend", backend.name().as_str()),
+                    ];
+                    family.histogram(&labels, time(&backend.times))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_attempts(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut family = page.metric(&declared::ATTEMPTS)?;
+        for (name, upstream) in self.current.load_full().upstreams.iter() {
+            for backend in upstream.backends() {
+                let outcomes = [("answered", backend.served()), ("failed", backend.failed())];
+                for (outcome, count) in outcomes {
+                    let labels = [
+                        ("upstream", name.as_str()),
+                        ("backend", backend.name().as_str()),
+                        ("outcome", outcome),
+                    ];
+                    family.count(&labels, count)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let snapshot = self.current.load_full();
+        let upstreams = snapshot.upstreams.iter();
+        let views: Vec<_> = upstreams
+            .map(|(name, upstream)| (name.as_str(), upstream.view()))
+            .collect();
+        let mut family = page.metric(&declared::WAITING)?;
+        for (name, view) in &views {
+            family.gauge(&[("upstream", *name)], view.waiting as u64)?;
+        }
+        let mut family = page.metric(&declared::EJECTIONS)?;
+        for_each_backend(&views, |labels, view| {
+            family.count(labels, view.backend.ejections.get())
+        })?;
+        let gauges: [(&Metric, fn(&BackendView<'_>) -> u32); 5] = [
+            (&declared::SLOTS, |view| view.max_in_flight),
+            (&declared::IN_FLIGHT, |view| view.in_flight),
+            (&declared::ABANDONED, |view| view.abandoned),
+            (&declared::WEIGHT, |view| view.weight),
+            (&declared::ELIGIBLE, |view| u32::from(view.is_eligible())),
+        ];
+        for (metric, value) in gauges {
+            let mut family = page.metric(metric)?;
+            for_each_backend(&views, |labels, view| family.gauge(labels, value(view)))?;
+        }
+        Ok(())
+    }
+
+    fn write_report(&self, page: &mut Page<'_>) -> fmt::Result {
+        let report = &self.current.load_full().report;
+        let mut family = page.metric(&declared::REPORT_STATE)?;
+        for state in REPORT_STATES {
+            family.gauge(&[("state", state)], u64::from(state == report.name()))?;
+        }
+        let in_force = report.in_force.map(|in_force| in_force.since_notice);
+        let times = [
+            (&declared::REPORT_AGE, report.age()),
+            (&declared::REPORT_IN_FORCE, in_force),
+        ];
+        for (metric, time) in times {
+            let mut family = page.metric(metric)?;
+            if let Some(time) = time {
+                family.gauge(&NONE, time.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counters = &self.counters;
+        // In this order: a connection that comes and goes meanwhile must not leave fewer than none.
+        let closed = counters.connections_closed.get();
+        let accepted = counters.connections.get();
+        page.metric(&declared::CONNECTIONS)?
+            .count(&NONE, accepted)?;
+        page.metric(&declared::CONNECTIONS_OPEN)?
+            .gauge(&NONE, accepted - closed)?;
+        page.metric(&declared::LOG_DROPPED)?
+            .count(&NONE, counters.log_dropped.get())?;
+        page.metric(&declared::CPU)?
+            .count(&NONE, cpu_time().as_secs_f64())?;
+        if let Some(memory) = resident_bytes() {
+            page.metric(&declared::MEMORY)?.gauge(&NONE, memory)?;
+        }
+        if let Ok(open) = fs::read_dir("/proc/self/fd") {
+            page.metric(&declared::DESCRIPTORS)?
+                .gauge(&NONE, open.count() as u64)?;
+        }
+        if let Some(most) = getrlimit(Resource::Nofile).current {
+            page.metric(&declared::DESCRIPTORS_MAX)?
+                .gauge(&NONE, most)?;
+        }
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.metric(&declared::BUILD)?.gauge(&version, 1_u64)
+    }
+}
+
+/// No labels.
+const NONE: [(&str, &str); 0] = [];
+
+fn count_requests(
+    family: &mut Family<'_>,
+    [upstream, backend]: [&str; 2],
+    counts: &RequestCounts,
+) -> fmt::Result {
+    for (method, code, count) in counts.each() {
+        let labels = [
+            ("upstream", upstream),
+            ("backend", backend),
+            ("method", method),
+            ("code", code),
+        ];
+        family.count(&labels, count)?;
+    }
+    Ok(())
+}
+
+fn for_each_backend(
+    views: &[(&str, UpstreamView<'_>)],
+    mut sample: impl FnMut(&[(&str, &str); 2], &BackendView<'_>) -> fmt::Result,
+) -> fmt::Result {
+    for (name, view) in views {
+        for backend in &view.backends {
+            let labels = [
+                ("upstream", *name),
+                ("backend", backend.backend.name().as_str()),
+            ];
+            sample(&labels, backend)?;
+        }
+    }
+    Ok(())
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// The second number of `statm` counts pages.
+fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
