@@ -39,8 +39,7 @@ pub(super) fn note_upload(context: &Context) {
 }
 
 /// A piece of an answer came, and another is to come.
-pub(super) fn await_piece(session: &Session, context: &Context) {
-    let now = Instant::now();
+pub(super) fn await_piece(session: &Session, context: &Context, now: Instant) {
     let lease = context.work.as_ref().and_then(|work| work.lease());
     lease.inspect(|lease| lease.backend().note_heard(now));
     if let (Some(stream), Some(upstream)) = (ClientStream::of(session), &context.upstream) {

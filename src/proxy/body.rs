@@ -38,17 +38,19 @@ impl RequestBody {
     /// Reads a body of up to 64 KiB, so that a slow client never holds a slot. A longer one is left
     /// to be sent on as it comes; of one that does not say its length, the first 64 KiB are read.
     ///
+    /// Says whether there is one.
+    ///
     /// # Errors
     /// When the client breaks off, pauses for too long or sends broken chunks.
-    pub async fn read_ahead(&mut self, session: &mut Session) -> Result<()> {
+    pub async fn read_ahead(&mut self, session: &mut Session) -> Result<bool> {
         if session.as_mut().is_body_empty() {
-            return Ok(());
+            return Ok(false);
         }
         if headers::content_length(&session.req_header().headers)
             .is_some_and(|n| n > READ_AHEAD_MAX)
         {
             self.streamed = true;
-            return Ok(());
+            return Ok(true);
         }
         send_continue(session).await?;
         let may_be_long = session
@@ -68,7 +70,7 @@ impl RequestBody {
             // Pingora's buffer has it, too, and sends it as often as it takes.
             self.ahead = BytesMut::new();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A slot is taken: a client that waits for leave to send its body may start.

@@ -8,6 +8,7 @@ use http::Uri;
 use super::body::{HeldResponse, RequestBody};
 use super::concurrency::Permit;
 use super::fault::Fault;
+use super::headers::Asked;
 use crate::door::Awaited;
 use crate::upstream::{Backend, BackendIndex, BackendSocket, Ticket, Upstream, Work};
 
@@ -20,6 +21,8 @@ pub struct Context {
     /// Where it goes, and what is asked for there, if that is something else.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) target: Option<Uri>,
+    /// What its fields ask of the proxy.
+    pub(super) asked: Asked,
     /// When the client itself gives up.
     pub(super) client_due: Option<Instant>,
     /// Whether the answer is to tell how long it took, and where.
@@ -66,6 +69,7 @@ impl Context {
             ready: now,
             upstream: None,
             target: None,
+            asked: Asked::default(),
             client_due: None,
             tells_timing: false,
             permit: None,
@@ -84,7 +88,12 @@ impl Context {
     /// own time counts.
     pub(super) fn answer_due(&self, upstream: &Upstream) -> (Instant, Awaited) {
         let timeouts = &upstream.params().timeouts;
-        let header = Instant::now() + timeouts.response_header;
+        let sent = match (self.body.is_streamed(), self.record.sent) {
+            // Just now.
+            (false, Some(sent)) => sent,
+            _ => Instant::now(),
+        };
+        let header = sent + timeouts.response_header;
         let request = (!self.body.is_streamed()).then_some(self.ready + timeouts.request);
         match request.into_iter().chain(self.client_due).min() {
             Some(whole) if whole < header => (whole, Awaited::Response),

@@ -102,9 +102,32 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Resu
     Ok(())
 }
 
-/// Whether nothing in a request concerns this connection only: then Pingora need not look for it.
-pub(super) fn is_end_to_end(headers: &HeaderMap) -> bool {
-    !headers.keys().any(|name| REQUEST_HOP_BY_HOP.contains(name))
+/// Which fields of a request ask something of the proxy, found in one pass: most requests have none of them,
+/// and to look for each by itself is dearer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// Something concerns this connection only; without, Pingora need not look for it.
+    pub(super) hop_by_hop: bool,
+    /// There is an `Expect`.
+    pub(super) leave: bool,
+    /// There is an `X-Request-Timeout`.
+    pub(super) timeout: bool,
+    is_chunked: bool,
+    has_length: bool,
+}
+
+impl Asked {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut asked = Self::default();
+        for name in headers.keys() {
+            asked.hop_by_hop |= REQUEST_HOP_BY_HOP.contains(name);
+            asked.leave |= *name == header::EXPECT;
+            asked.timeout |= *name == REQUEST_TIMEOUT;
+            asked.is_chunked |= *name == header::TRANSFER_ENCODING;
+            asked.has_length |= *name == header::CONTENT_LENGTH;
+        }
+        asked
+    }
 }
 
 /// Drops the fields of an answer that concern the backend's connection only, those that
@@ -206,9 +229,8 @@ pub(super) fn tell_timing(
 }
 
 /// How many bytes this request has on the wire; `None` if its body is chunked.
-pub(super) fn request_length(session: &Session) -> Option<u64> {
-    let headers = &session.req_header().headers;
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+pub(super) fn request_length(session: &Session, asked: Asked) -> Option<u64> {
+    if asked.is_chunked {
         return None;
     }
     let header = session
@@ -216,8 +238,12 @@ pub(super) fn request_length(session: &Session) -> Option<u64> {
         .as_http1()?
         .get_headers_raw_bytes()
         .len();
-    let body = content_length(headers).unwrap_or(0);
-    Some((header + body) as u64)
+    let body = if asked.has_length {
+        content_length(&session.req_header().headers)
+    } else {
+        None
+    };
+    Some((header + body.unwrap_or(0)) as u64)
 }
 
 #[cfg(test)]

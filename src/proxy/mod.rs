@@ -35,6 +35,7 @@ use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
 use concurrency::Concurrency;
+use headers::Asked;
 use outcome::Outcome;
 
 pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
@@ -103,12 +104,10 @@ impl Proxy {
     /// Finds where a request goes, reads what is to be read of its body and gets it a slot.
     async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
         let upstream = self.route(session, context)?;
-        context
-            .body
-            .read_ahead(session)
-            .await
-            .map_err(|error| attempt::fault_of_client(error.etype()))?;
-        context.ready = Instant::now();
+        let had_body = context.body.read_ahead(session).await;
+        if had_body.map_err(|error| attempt::fault_of_client(error.etype()))? {
+            context.ready = Instant::now();
+        }
         if !context.body.is_streamed()
             && let Some(stream) = ClientStream::of(session)
         {
@@ -129,9 +128,11 @@ impl Proxy {
             Routed::MethodNotAllowed(allow) => return Err(Fault::MethodNotAllowed(allow.into())),
         };
         context.target = route.rewritten(&request.uri).map_err(|_| Fault::Internal)?;
-        let timeout =
-            headers::client_timeout(&request.headers).map_err(|_| Fault::InvalidRequestTimeout)?;
-        context.client_due = timeout.and_then(|timeout| context.arrived.checked_add(timeout));
+        if context.asked.timeout {
+            let timeout = headers::client_timeout(&request.headers)
+                .map_err(|_| Fault::InvalidRequestTimeout)?;
+            context.client_due = timeout.and_then(|timeout| context.arrived.checked_add(timeout));
+        }
         context.tells_timing = snapshot.config.server_timing;
         let upstream = snapshot.upstreams.get(&route.upstream).cloned();
         context.upstream = upstream.clone();
@@ -186,10 +187,16 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// The header is complete: its deadline is over.
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<()> {
+        let asked = Asked::of(&session.req_header().headers);
+        context.asked = asked;
         let client = ClientStream::of(session).map(|stream| {
             stream.clear_deadline();
-            stream.set_request_length(headers::request_length(session));
+            stream.set_request_length(headers::request_length(session, asked));
             stream.address().clone()
         });
         headers::take_in(session.req_header_mut(), client)
@@ -225,7 +232,7 @@ impl ProxyHttp for Proxy {
         if context.body.is_streamed() {
             peer.options.read_timeout = Some(self.silence_limit(lease.upstream()));
         }
-        if headers::is_end_to_end(&session.req_header().headers) {
+        if !context.asked.hop_by_hop {
             peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         Ok(peer)
@@ -286,8 +293,10 @@ impl ProxyHttp for Proxy {
         if let Some(target) = &context.target {
             request.set_uri(target.clone());
         }
-        // Answered by us: the body is sent when there is a slot.
-        request.remove_header(&header::EXPECT);
+        if context.asked.leave {
+            // Answered by us: the body is sent when there is a slot.
+            request.remove_header(&header::EXPECT);
+        }
         if let Some(work) = &mut context.work {
             work.sending();
         }
@@ -333,7 +342,8 @@ impl ProxyHttp for Proxy {
         if let Some(work) = &mut context.work {
             work.answering();
         }
-        context.record.answered = context.record.sent.map(|sent| sent.elapsed());
+        let now = Instant::now();
+        context.record.answered = context.record.sent.map(|sent| now - sent);
         headers::strip_response(response);
         let length = headers::content_length(&response.headers);
         let stream = ClientStream::of(session);
@@ -346,7 +356,7 @@ impl ProxyHttp for Proxy {
             // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
         }
-        attempt::await_piece(session, context);
+        attempt::await_piece(session, context, now);
         Ok(())
     }
 
@@ -360,7 +370,7 @@ impl ProxyHttp for Proxy {
         if is_last {
             attempt::end_work(session, context);
         } else {
-            attempt::await_piece(session, context);
+            attempt::await_piece(session, context, Instant::now());
         }
         context.held.collect(body, is_last);
         Ok(None)
