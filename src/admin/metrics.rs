@@ -22,6 +22,9 @@ const REPORT_STATES: [&str; 4] = ["ok", "stale", "missing", "corrupt"];
 /// Which histogram of a request's times.
 type Time = fn(&RequestTimes) -> &Histogram;
 
+/// Which number of a backend.
+type Fact = fn(&BackendView<'_>) -> u32;
+
 impl Admin {
     /// The page, as it is now.
     ///
@@ -120,7 +123,7 @@ impl Admin {
         for_each_backend(&views, |labels, view| {
             family.count(labels, view.backend.ejections.get())
         })?;
-        let gauges: [(&Metric, fn(&BackendView<'_>) -> u32); 5] = [
+        let gauges: [(&Metric, Fact); 5] = [
             (&declared::SLOTS, |view| view.max_in_flight),
             (&declared::IN_FLIGHT, |view| view.in_flight),
             (&declared::ABANDONED, |view| view.abandoned),
