@@ -164,14 +164,20 @@ impl Proxy {
         if let Some(why) = context.record.retried {
             self.counters.retries.add(why);
         }
-        if std::mem::take(&mut context.is_short) {
-            let params = upstream.params();
-            if context.ready.elapsed() > params.queue.timeout.min(params.timeouts.request) {
+        let was_short = std::mem::take(&mut context.is_short);
+        if was_short {
+            // It counts as waiting, but no backend was waited for.
+            if context.ready.elapsed() > upstream.params().queue.timeout {
                 return Err(Fault::Internal);
             }
             tokio::time::sleep(SHORTAGE_PAUSE).await;
         }
-        self.seat(session, context, &upstream).await
+        let seated = self.seat(session, context, &upstream).await;
+        seated.map_err(|fault| match fault {
+            // The time went by, but not for want of a backend.
+            Fault::QueueTimeout | Fault::RequestTimeout if was_short => Fault::Internal,
+            fault => fault,
+        })
     }
 }
 
