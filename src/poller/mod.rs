@@ -1,6 +1,7 @@
 //! Pings every backend and writes the health file.
 //!
-//! A process of its own, with nothing in common with the proxy but the file and the configuration.
+//! A process of its own, with nothing in common with the proxy but the file and the configuration. It asks
+//! proxies what they know of a backend that is silent, and does without where it gets no answer.
 //! [`run`] is the one that owns what the others need: it starts a task for each target (`polling`),
 //! takes their findings (`ledger`), writes them (`file`), and follows the configuration (`reload`).
 //! One ping is `probe`'s, what it says beside the `evidence` of proxies is `look`'s, what a run of them means
