@@ -7,6 +7,7 @@ mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::TcpListener;
 use warp::http::StatusCode;
@@ -19,6 +20,8 @@ use crate::metrics::ProxyCounters;
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Admin {
+    /// When the process began, or soon after; before its first request.
+    pub begun: Instant,
     /// The snapshot in force.
     pub current: Current,
     /// Where the process stands.

@@ -166,18 +166,19 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
 async fn skip(target: &Target, turns: &Turns, memory: Memory) -> Option<Excuse> {
     let evidence = turns.witnesses.ask(&target.params.evidence).await?;
     let now = evidence.asked;
-    let Finding::Busy {
-        in_hand,
-        given,
-        left,
-    } = judged(target, memory, (now, now), &evidence)
-    else {
-        return None;
-    };
-    (left > target.params.timeout).then(|| Excuse {
-        why: format!("{}, not pinged", at_work(in_hand, given)),
-        until: evidence.received.checked_add(left),
-    })
+    match judged(target, memory, (now, now), &evidence) {
+        // Of whom nobody knows now, only a ping can tell.
+        Finding::Busy {
+            in_hand,
+            given,
+            known: Duration::ZERO,
+            left,
+        } if left > target.params.timeout => Some(Excuse {
+            why: format!("{}, not pinged", at_work(in_hand, given, Duration::ZERO)),
+            until: evidence.received.checked_add(left),
+        }),
+        _ => None,
+    }
 }
 
 /// What is left of a ping that was not answered in time.
@@ -201,9 +202,10 @@ fn read(
         Finding::Busy {
             in_hand,
             given,
+            known,
             left,
         } => Excuse {
-            why: at_work(in_hand, given),
+            why: at_work(in_hand, given, known),
             until: evidence.received.checked_add(left),
         },
     };
@@ -229,10 +231,88 @@ fn judged(
     excuse::judge(&ping, &testimonies, target.busy_limit)
 }
 
-fn at_work(in_hand: u32, given: Duration) -> String {
+fn at_work(in_hand: u32, given: Duration, known: Duration) -> String {
     let given = given.as_secs_f64();
-    match in_hand {
+    let work = match in_hand {
         1 => format!("busy: a request in hand for {given:.1} s"),
         _ => format!("busy: {in_hand} requests in hand, the latest for {given:.1} s"),
+    };
+    match known {
+        Duration::ZERO => work,
+        known => format!("{work}, as known {:.1} s ago", known.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::fixtures;
+    use super::*;
+    use crate::address::Address;
+    use crate::config::PollerParams;
+
+    /// A proxy that says of the backend `a` that it has been silent for so long over its one request.
+    async fn witness(silent_seconds: f64) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let body = format!(
+            r#"{{"backends":{{"a":{{"in_flight":1,"max_in_flight":1,
+            "given_seconds":{silent_seconds},"silent_seconds":{silent_seconds}}}}}}}"#
+        );
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 x\r\nContent-Length: {length}\r\n\r\n{body}");
+        tokio::spawn(async move {
+            // Once: whoever asks again is refused.
+            let (mut stream, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        address.into()
+    }
+
+    /// A target with this witness.
+    async fn target(silent_seconds: f64) -> Target {
+        let params = Arc::new(PollerParams {
+            evidence: Arc::new([witness(silent_seconds).await]),
+            ..fixtures::params()
+        });
+        fixtures::target("a", "127.0.0.1:1".parse().unwrap(), &params)
+    }
+
+    /// A ping may take 2 s and the limit is 60 s: the one that would end later than the excuse is sent.
+    #[tokio::test]
+    async fn nobody_is_skipped_whose_excuse_ends_before_the_ping_would() {
+        for (silent, is_skipped) in [(30.0, true), (57.0, true), (58.1, false), (60.0, false)] {
+            let turns = Turns::new(1);
+            let excuse = skip(&target(silent).await, &turns, Memory::default()).await;
+            assert_eq!(excuse.is_some(), is_skipped, "{silent}: {excuse:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_skipped_for_what_a_proxy_that_is_gone_has_said() {
+        let (turns, target) = (Turns::new(1), target(3.0).await);
+        let excuse = skip(&target, &turns, Memory::default()).await.unwrap();
+        assert_eq!(excuse.why, "busy: a request in hand for 3.0 s, not pinged");
+        assert!(skip(&target, &turns, Memory::default()).await.is_none());
+        let evidence = turns.witnesses.ask(&target.params.evidence).await;
+        let now = Instant::now();
+        let failure = PingFailure::Crashed;
+        let reading = read(
+            &target,
+            Memory::default(),
+            (now, now),
+            failure,
+            evidence.as_deref(),
+        );
+        let why = reading.to_string();
+        assert!(
+            why.starts_with("busy: a request in hand for 3.0 s, as known 0."),
+            "{why}"
+        );
     }
 }

@@ -450,9 +450,11 @@ async fn either_of_two_proxies_may_know_why_nobody_answers() {
     says(&poll, "b", "busy", "busy").await;
     a_while().await;
     assert!(watch.seen().sick.is_empty());
-    // What only the second proxy knew is unknown with it.
-    let [_first, second] = lbs;
-    drop(second);
+    // What only the second proxy knows is unknown without it.
+    poll.edit_config(|config| {
+        let sources = &mut config["maitred"]["poller"]["evidence"];
+        *sources = json!([sources[0]]);
+    });
     is_out(&poll, "b", Instant::now(), 5.secs()).await;
     assert!(poll.says_healthy("a"));
 }
@@ -478,6 +480,42 @@ async fn a_proxy_that_is_killed_and_started_again_under_load_costs_no_verdict() 
     assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
     // The killed proxy's requests are lost.
     assert!(clients.stop().await.ok > 0);
+}
+
+/// Kills the proxy with a request of its client in hand, and starts another one.
+async fn orphaned(limit: Duration) -> (Proxy, Backend, Verdicts, Program) {
+    let a = held("a").await;
+    let mut lb = quick([&a]).busy_limit(limit).start().await;
+    let _client = in_hand(&lb, &a).await;
+    let watch = Verdicts::of(lb.site());
+    let poller = lb.site().start_poller();
+    says(lb.site(), "a", "busy", "busy: a request in hand for ").await;
+    lb.program().kill();
+    let gone = async || told(lb.site(), "a").1.contains(", as known ");
+    until("it is excused by what was known", 5.secs(), gone).await;
+    lb.restart().await;
+    (lb, a, watch, poller)
+}
+
+#[tokio::test]
+async fn what_a_killed_proxy_has_left_there_excuses_until_an_answer() {
+    let (lb, a, watch, poller) = orphaned(60.secs()).await;
+    a_while().await;
+    assert!(watch.seen().sick.is_empty(), "{}", poller.log());
+    assert!(told(lb.site(), "a").1.contains(", as known "));
+    a.release(1);
+    says(lb.site(), "a", "up", "200").await;
+    // It has done with that: now nothing excuses it.
+    let mut client = Client::connect(a.address()).await.unwrap();
+    client.send(&get("/")).await.unwrap();
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_proxy_has_left_there_excuses_until_busy_limit() {
+    let (lb, _a, _watch, _poller) = orphaned(2.secs()).await;
+    is_out(lb.site(), "a", Instant::now(), 5.secs()).await;
+    assert!(told(lb.site(), "a").1.contains("none to a request for"));
 }
 
 /// Takes connections and says nothing.
@@ -553,6 +591,7 @@ async fn the_evidence_is_as_documented() {
     assert_eq!(lb.ask(get("/home")).await.status, 200);
     let (said, documented) = (lb.admin("/api/v1/evidence").await.json(), documented());
     assert_eq!(fields(&said), fields(&documented));
+    assert!(said["watching_seconds"].is_number(), "{said}");
     let text = include_str!("../../docs/evidence.md");
     let table = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let table: BTreeSet<_> = table
