@@ -259,7 +259,12 @@ mod tests {
                 ..in_hand(70.0)
             },
         );
+        let recent = Testimony {
+            heard: None,
+            ..in_hand(2.0)
+        };
         assert!(is_excused(judge(&ping(), &[stranger, in_hand(2.0)], LIMIT)));
+        assert!(is_excused(judge(&ping(), &[old, recent], LIMIT)));
         assert!(is_excused(judge(&ping(), &[in_hand(2.0), old], LIMIT)));
         assert!(!is_excused(judge(&ping(), &[stranger, old], LIMIT)));
         // It waits at the backend behind the requests of the other proxy, which are answered.
@@ -307,6 +312,11 @@ mod tests {
         };
         let finding = judge(&ping(), &[overdue], LIMIT);
         assert!(matches!(finding, Finding::Hung { .. }), "{finding:?}");
+        let another = Testimony {
+            overdue: Some(seconds(50.0)),
+            ..Testimony::default()
+        };
+        assert!(!is_excused(judge(&ping(), &[overdue, another], LIMIT)));
         let heard = Testimony {
             heard: Some(seconds(4.0)),
             ..overdue
