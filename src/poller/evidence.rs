@@ -29,8 +29,9 @@ use crate::policy::excuse::Testimony;
 /// Where a proxy has it.
 const PATH: &str = "/api/v1/evidence";
 
-/// How long a proxy may take. It is near, and does not have to think.
-const LIMIT: Duration = Duration::from_millis(500);
+/// How long a proxy may take. It is near, and does not have to think. Twice this is within what a round of the
+/// poller may take beside its pings (`config::health`), so a proxy that hangs makes no file stale.
+const LIMIT: Duration = Duration::from_millis(400);
 
 /// Before proxies are asked: pings that began together time out together, but not in the same instant.
 const GATHER: Duration = Duration::from_millis(5);
@@ -53,6 +54,17 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// One proxy's answer.
+    #[cfg(test)]
+    pub fn saying(page: &str, asked: Instant, received: Instant) -> Self {
+        let page = serde_json::from_str(page).unwrap();
+        Self {
+            asked,
+            received,
+            pages: vec![(Arc::new(page), Duration::ZERO)],
+        }
+    }
+
     /// What each proxy that knows the backend says of it.
     pub fn of(&self, backend: &BackendName) -> Vec<Testimony> {
         let pages = self.pages.iter();
@@ -282,6 +294,7 @@ async fn answer(resolver: &Resolver, address: &Address) -> Result<Answer, String
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::witness;
     use super::*;
 
     /// An answer of this moment, by a process that has been there for so long.
@@ -304,6 +317,52 @@ mod tests {
         known
             .map(|(answer, is_new)| (answer.page.watching_seconds.unwrap(), is_new))
             .collect()
+    }
+
+    #[test]
+    fn what_a_proxy_has_said_gets_older() {
+        let said: Said = serde_json::from_str(
+            r#"{"in_flight":2,"max_in_flight":3,"given_seconds":1,"silent_seconds":2.5,
+            "heard_seconds":null,"overdue_seconds":-4,"of_another_version":7}"#,
+        )
+        .unwrap();
+        let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+        let known = Duration::from_secs(10);
+        let expected = Testimony {
+            in_flight: 2,
+            max_in_flight: 3,
+            given: seconds(11.0),
+            silent: seconds(12.5),
+            heard: None,
+            overdue: None,
+            known,
+        };
+        assert_eq!(said.testimony(known), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_a_little_later_is_told_the_same() {
+        let witnesses = Witnesses::new(Resolver::new());
+        let sources: Arc<[Address]> = Arc::new(["127.0.0.1:1".parse().unwrap()]);
+        let later = async {
+            sleep(GATHER / 2).await;
+            witnesses.ask(&sources).await
+        };
+        let (first, second) = tokio::join!(witnesses.ask(&sources), later);
+        assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
+        let nobody: Arc<[Address]> = Arc::new([]);
+        assert!(witnesses.ask(&nobody).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn after_a_reload_the_new_proxies_are_asked() {
+        let witnesses = Witnesses::new(Resolver::new());
+        let before = Arc::new(["127.0.0.1:1".parse().unwrap()]);
+        let page = r#"{"backends":{"a":{"in_flight":1,"max_in_flight":1}}}"#;
+        let after = Arc::new([witness(page).await]);
+        let (before, after): (Arc<[Address]>, Arc<[Address]>) = (before, after);
+        let (told, _) = tokio::join!(witnesses.ask(&before), witnesses.ask(&after));
+        assert_eq!(told.unwrap().of(&"a".into()).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
