@@ -30,7 +30,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
-use crate::metrics::{Count, ProxyCounters, RequestCounts, Words};
+use crate::metrics::{Count, ProxyCounters, RequestCounts, RequestTimes, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -60,6 +60,7 @@ pub struct Proxy {
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
         unrouted: RequestCounts::default(),
+        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
         connections: Count::default(),

@@ -12,6 +12,7 @@
 mod harness;
 
 mod addresses;
+mod agreement;
 mod answers;
 mod balance;
 mod bodies;
