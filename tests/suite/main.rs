@@ -48,6 +48,7 @@ mod poller_schedule;
 mod pypi;
 mod queue;
 mod readme;
+mod request_ids;
 mod requests;
 mod retries;
 mod slots;
