@@ -1,8 +1,9 @@
-//! The Pingora callbacks, in the order in which a request meets them. Each is a few lines: how an
-//! attempt begins and ends is in `attempt` and `seating`, what is decided in `policy` and `upstream`,
-//! what is said in `reply` and `headers`.
+//! The Pingora callbacks, in the order in which a request meets them. Each is a few lines: how a request
+//! gets its slot is in `admission` and `seating`, how an attempt ends in `attempt`, what is decided in
+//! `policy` and `upstream`, what is said in `reply` and `headers`.
 
 mod access_log;
+mod admission;
 mod attempt;
 mod body;
 mod concurrency;
@@ -12,6 +13,7 @@ mod guest;
 mod headers;
 mod outcome;
 mod reply;
+mod request_id;
 mod seating;
 
 use std::sync::Arc;
@@ -29,8 +31,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
-use crate::metrics::{Count, ProxyCounters, RequestCounts, Words};
-use crate::routing::Routed;
+use crate::metrics::{Count, ProxyCounters, RequestCounts, RequestTimes, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -44,9 +45,6 @@ pub use fault::Fault;
 
 /// Answers held for slow clients, all together. Beyond, a slow client holds a slot.
 const HELD_BYTES_MAX: usize = 256 << 20;
-
-/// Before a request that failed for want of something of the proxy's own is tried again.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The load balancer as Pingora sees it.
 pub struct Proxy {
@@ -63,6 +61,7 @@ pub struct Proxy {
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
         unrouted: RequestCounts::default(),
+        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
         connections: Count::default(),
@@ -100,85 +99,6 @@ impl Proxy {
         let client = self.current.load().config.clients.read_timeout;
         client + timeouts.response_header + timeouts.read
     }
-
-    /// Finds where a request goes, reads what is to be read of its body and gets it a slot.
-    async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
-        let upstream = self.route(session, context)?;
-        let had_body = context.body.read_ahead(session).await;
-        if had_body.map_err(|error| attempt::fault_of_client(error.etype()))? {
-            context.ready = Instant::now();
-        }
-        if !context.body.is_streamed()
-            && let Some(stream) = ClientStream::of(session)
-        {
-            stream.park();
-        }
-        self.seat(session, context, &upstream).await
-    }
-
-    fn route(&self, session: &Session, context: &mut Context) -> Result<Arc<Upstream>, Fault> {
-        let request = session.req_header();
-        let host = request.headers.get(header::HOST);
-        let host = host.and_then(|host| host.to_str().ok());
-        let path = request.uri.path();
-        let snapshot = self.current.load();
-        let (index, route) = match snapshot.router.route(&request.method, host, path) {
-            Routed::To(index, route) => (index, route),
-            Routed::NotFound => return Err(Fault::NotFound),
-            Routed::MethodNotAllowed(allow) => return Err(Fault::MethodNotAllowed(allow.into())),
-        };
-        context.target = route.rewritten(&request.uri).map_err(|_| Fault::Internal)?;
-        if context.asked.timeout {
-            let timeout = headers::client_timeout(&request.headers)
-                .map_err(|_| Fault::InvalidRequestTimeout)?;
-            context.client_due = timeout.and_then(|timeout| context.arrived.checked_add(timeout));
-        }
-        context.tells_timing = snapshot.config.server_timing;
-        let upstream = snapshot.upstreams.get(&route.upstream).cloned();
-        context.upstream = upstream.clone();
-        context.permit = self.concurrency.enter(index);
-        if context.permit.is_none() {
-            return Err(Fault::ConcurrencyLimit);
-        }
-        // The configuration's check has seen that every route's upstream exists.
-        upstream.ok_or(Fault::Internal)
-    }
-
-    async fn seat(
-        &self,
-        session: &mut Session,
-        context: &mut Context,
-        upstream: &Arc<Upstream>,
-    ) -> Result<(), Fault> {
-        seating::seat(&self.departures, session, context, upstream).await?;
-        context
-            .body
-            .slot_taken(session)
-            .await
-            .map_err(|_| Fault::ClientGone)
-    }
-
-    /// Gets a request that failed another slot, with the ticket that it has.
-    async fn seat_again(&self, session: &mut Session, context: &mut Context) -> Result<(), Fault> {
-        let upstream = context.upstream.clone().ok_or(Fault::Internal)?;
-        if let Some(why) = context.record.retried {
-            self.counters.retries.add(why);
-        }
-        let was_short = std::mem::take(&mut context.is_short);
-        if was_short {
-            // It counts as waiting, but no backend was waited for.
-            if context.ready.elapsed() > upstream.params().queue.timeout {
-                return Err(Fault::Internal);
-            }
-            tokio::time::sleep(SHORTAGE_PAUSE).await;
-        }
-        let seated = self.seat(session, context, &upstream).await;
-        seated.map_err(|fault| match fault {
-            // The time went by, but not for want of a backend.
-            Fault::QueueTimeout | Fault::RequestTimeout if was_short => Fault::Internal,
-            fault => fault,
-        })
-    }
 }
 
 #[async_trait]
@@ -205,7 +125,9 @@ impl ProxyHttp for Proxy {
             stream.set_request_length(headers::request_length(session, asked));
             stream.address().clone()
         });
-        headers::take_in(session.req_header_mut(), client)
+        let params = self.current.load().config.request_id;
+        context.id = request_id::of(params, asked, &session.req_header().headers);
+        headers::take_in(session.req_header_mut(), client, context.id.as_ref())
     }
 
     /// The first slot is taken here and not in `upstream_peer`, because here a refusal can leave the
@@ -303,6 +225,12 @@ impl ProxyHttp for Proxy {
             // Answered by us: the body is sent when there is a slot.
             request.remove_header(&header::EXPECT);
         }
+        if context.asked.hop_by_hop
+            && let Some(id) = &context.id
+        {
+            // Dropped if the client's `Connection` names it, which is about a field of the client's, not about ours.
+            request.insert_header(headers::REQUEST_ID, id.value().clone())?;
+        }
         if let Some(work) = &mut context.work {
             work.sending();
         }
@@ -336,8 +264,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
-        {
+        if headers::is_interim(response) {
             return Ok(());
         }
         let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -388,6 +315,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if headers::is_interim(response) {
+            return Ok(());
+        }
+        headers::tell_id(response, context.id.as_ref())?;
         if context.tells_timing {
             headers::tell_timing(response, context.record.queued, context.record.answered)?;
         }
