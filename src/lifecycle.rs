@@ -5,9 +5,11 @@
 //! listens for a second Ctrl-C meanwhile. So Pingora is only told to close the listeners (through
 //! [`Lifecycle::signal_watch`]), and this task ends the process itself.
 
+use std::future::poll_fn;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -157,24 +159,34 @@ impl ShutdownSignalWatch for SignalWatch {
     }
 }
 
-/// The signals that mean stop.
-struct Signals([Signal; 3]);
+/// The signals that mean stop. A hangup does, because nothing is reloaded yet, and dying of it loses what
+/// is under way.
+const STOPS: [SignalKind; 4] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::quit(),
+    SignalKind::hangup(),
+];
+
+struct Signals(Vec<Signal>);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::quit())?,
-        ]))
+        STOPS
+            .into_iter()
+            .map(signal)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     async fn next(&mut self) {
-        let [interrupt, terminate, quit] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = quit.recv() => {}
-        }
+        poll_fn(|task| {
+            let mut signals = self.0.iter_mut();
+            match signals.any(|signal| signal.poll_recv(task).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 }

@@ -12,6 +12,7 @@
 mod harness;
 
 mod addresses;
+mod admin;
 mod agreement;
 mod answers;
 mod balance;
