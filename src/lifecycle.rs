@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
+use crate::events::{Event, Events};
 use crate::proxy::AccessLog;
 
 /// For a connection that was accepted while the listener closed and is not counted yet.
@@ -43,6 +44,7 @@ pub struct Lifecycle {
     connections: Connections,
     access_log: AccessLog,
     grace: Duration,
+    events: Events,
 }
 
 impl Lifecycle {
@@ -53,6 +55,7 @@ impl Lifecycle {
         access_log: AccessLog,
         phase: PhaseSwitch,
         grace: Duration,
+        events: Events,
     ) -> Self {
         Self {
             phase,
@@ -60,6 +63,7 @@ impl Lifecycle {
             connections,
             access_log,
             grace,
+            events,
         }
     }
 
@@ -76,7 +80,10 @@ impl Lifecycle {
         };
         signals.next().await;
         self.phase.advance(Phase::Stopping);
-        info!(connections = self.connections.count(), grace = ?self.grace, "stopping");
+        self.events.publish(Event::Stopping {
+            connections: self.connections.count(),
+            grace_seconds: self.grace.as_secs(),
+        });
         tokio::select! {
             () = self.drain() => {}
             () = signals.next() => {
@@ -94,7 +101,9 @@ impl Lifecycle {
         if timeout(first_part, self.all_ended()).await.is_ok() {
             return;
         }
-        warn!(connections = self.connections.count(), "the grace is over");
+        self.events.publish(Event::GraceOver {
+            connections: self.connections.count(),
+        });
         for upstream in self.current.load_full().upstreams.values() {
             upstream.close();
         }
@@ -129,7 +138,7 @@ pub fn log_to_stderr(default: &str) {
 
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
-pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
+pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, events: Events) {
     // Port 0 is the system's choice, which nobody is told.
     for listener in listeners
         .into_iter()
@@ -144,7 +153,9 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) 
         while TcpStream::connect(address).await.is_err() {
             sleep(LISTENING_STEP).await;
         }
-        info!(address = %listener, "listening");
+        events.publish(Event::Listening {
+            address: listener.to_string(),
+        });
     }
     phase.advance(Phase::Running);
 }

@@ -11,6 +11,7 @@ use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, PhaseSwitch};
 use crate::door::{Connections, Departures, Guard};
+use crate::events::Events;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
 use crate::proxy::{self, AccessLog, AccessLogWriter, Proxy};
@@ -83,7 +84,8 @@ fn serve(config: Config) -> Result<()> {
     raise_open_file_limit();
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
-    let control = start_control(config.clone(), &file)?;
+    let events = Events::default();
+    let control = start_control(config.clone(), &file, &events)?;
     let current = control.current();
     let counters = proxy::counters();
     let connections = Connections::new(counters.clone());
@@ -102,6 +104,7 @@ fn serve(config: Config) -> Result<()> {
         access_log.clone(),
         phase.clone(),
         grace,
+        events.clone(),
     );
     let shutdown_signal = lifecycle.signal_watch();
 
@@ -125,12 +128,16 @@ fn serve(config: Config) -> Result<()> {
         current,
         phase: phase.watch(),
         counters,
+        events: events.clone(),
     };
     server.add_service(task(
         "admin",
         serve_admin(admin, listen(config.admin.bind)?),
     ));
-    server.add_service(task("control", control_health(control, file)));
+    server.add_service(task(
+        "control",
+        control_health(control, file, events.clone()),
+    ));
     server.add_service(task("lifecycle", lifecycle.run()));
     let listeners = config
         .listeners
@@ -139,7 +146,7 @@ fn serve(config: Config) -> Result<()> {
         .collect();
     server.add_service(task(
         "ready",
-        lifecycle::announce_listening(phase, listeners),
+        lifecycle::announce_listening(phase, listeners, events),
     ));
     let threads = start_threads(departures, departures_poll, writer);
     server.add_service(task("threads", threads));
@@ -148,11 +155,12 @@ fn serve(config: Config) -> Result<()> {
 }
 
 /// Decides everything once, before Pingora and its threads are there.
-fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
+fn start_control(config: Arc<Config>, file: &HealthFile, events: &Events) -> Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let control = runtime.block_on(Control::start(config, file.latest().clone()));
+    let start = Control::start(config, file.latest().clone(), events.clone());
+    let control = runtime.block_on(start);
     // Not waiting for a resolver that hangs.
     runtime.shutdown_background();
     Ok(control)
@@ -187,9 +195,9 @@ async fn serve_admin(admin: Admin, listener: TcpListener) {
     }
 }
 
-async fn control_health(control: Control, file: HealthFile) {
-    let (publish, events) = watch::channel(file.latest().clone());
-    tokio::join!(health::watch(file, publish), control.run(events));
+async fn control_health(control: Control, file: HealthFile, events: Events) {
+    let (publish, news) = watch::channel(file.latest().clone());
+    tokio::join!(health::watch(file, publish, events), control.run(news));
 }
 
 /// For work that blocks.

@@ -110,7 +110,7 @@ fn waiting_requests_move_on_when_a_backend_turns_healthy_and_are_refused_when_al
 #[tokio::test(start_paused = true)]
 async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     assert_eq!(order(&upstream, 2), [1, 1]);
     report(&upstream, &[true, true]);
     assert_eq!(order(&upstream, 2), [1, 1], "the report says nothing new");
@@ -122,7 +122,7 @@ async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() 
 #[tokio::test(start_paused = true)]
 async fn with_every_backend_ejected_requests_wait() {
     let upstream = upstream(&[1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let mut turn = waiting(&upstream);
     assert!(look(&mut turn).is_pending());
     upstream.close();

@@ -23,6 +23,7 @@ mod connections;
 mod contributing;
 mod demo;
 mod early_bytes;
+mod events;
 mod failover;
 mod fairness;
 mod flips;
