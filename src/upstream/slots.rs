@@ -165,6 +165,11 @@ impl Slots {
         self.queue.waiting()
     }
 
+    /// How many wait of each class, and how many are likely to go before this guest if it came now.
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> usize {
+        self.queue.ahead_of(guest, now)
+    }
+
     /// How many requests eligible backends can serve at once.
     pub(super) fn eligible_slots(&self) -> u64 {
         self.eligible_slots
@@ -201,19 +206,19 @@ impl Slots {
             return Arrival::Refused(Refusal::NoneEligible);
         }
         match ask {
-            Ask::First(guest) => self.let_wait(ticket, &guest),
+            Ask::First(guest) => self.let_wait(&guest),
             // It was let in before: it is not turned away in the middle.
             Ask::Again(ticket) => Arrival::Waiting(self.queue.rejoin(ticket), None),
         }
     }
 
-    fn let_wait(&mut self, ticket: Ticket, guest: &Guest) -> Arrival {
+    fn let_wait(&mut self, guest: &Guest) -> Arrival {
         let displaced = match self.queue.room_for(guest) {
             Room::Free => None,
             Room::Of(place) => self.queue.call(place, Call::Refused(Refusal::QueueFull)),
             Room::Full => return Arrival::Refused(Refusal::QueueFull),
         };
-        Arrival::Waiting(self.queue.join(ticket, guest), displaced)
+        Arrival::Waiting(self.queue.join(guest), displaced)
     }
 
     /// What a waiting request was told, if it was; else `waker` is woken when it is.

@@ -17,7 +17,7 @@ fn plain() -> Rules {
 #[test]
 fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
     let mut queue = Queue::new(plain());
-    let late = queue.join(Ticket(7), &Guest::any(Instant::now()));
+    let late = queue.join(&Guest::any(Instant::now()));
     let retried = queue.rejoin(Ticket(3));
     queue.call_next("first", None);
     assert_eq!(queue.leave(late), None);
@@ -49,8 +49,7 @@ impl Hall {
                 priority,
                 since,
             };
-            let ticket = Ticket(self.places.len() as u64);
-            self.places.push((name, self.queue.join(ticket, &guest)));
+            self.places.push((name, self.queue.join(&guest)));
         }
     }
 
@@ -179,7 +178,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Join => {
-                    model.insert(next, (queue.join(Ticket(next), &guest), false));
+                    model.insert(next, (queue.join(&guest), false));
                     next += 1;
                 }
                 Step::Rejoin(pick) if !retired.is_empty() => {
@@ -246,7 +245,7 @@ proptest! {
                 Event::Join(class) => {
                     let (_, priority) = Priority::ALL[class];
                     let (key, since) = (Key::default(), now);
-                    let place = queue.join(Ticket(0), &Guest { key, priority, since });
+                    let place = queue.join(&Guest { key, priority, since });
                     waiting[class].push((now, place));
                 }
                 Event::Call => {
@@ -270,5 +269,50 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// One that waits, as (key, class).
+fn crowd() -> impl Strategy<Value = Vec<(u64, usize)>> {
+    prop::collection::vec((0..6u64, 0..3usize), 0..60)
+}
+
+proptest! {
+    /// What is said of the wait is tried: one more joins, and slots are handed over until it has one.
+    #[test]
+    fn who_comes_is_told_how_many_go_before(
+        crowd in crowd(),
+        (key, class) in (0..7u64, 0..3usize),
+        (is_fair, has_classes, age) in (any::<bool>(), any::<bool>(), 0..20u64),
+        handed_over in 0..30usize,
+    ) {
+        let begun = Instant::now();
+        let now = begun + Duration::from_secs(age);
+        let rules = Rules { is_fair, aging: aging().aging.filter(|_| has_classes), ..plain() };
+        let mut queue = Queue::new(rules);
+        let guest = |key, class: usize, since| {
+            let class = if has_classes { class } else { Priority::Normal as usize };
+            Guest { key: Key(key), priority: Priority::ALL[class].1, since }
+        };
+        for (key, class) in crowd {
+            queue.join(&guest(key, class, begun));
+        }
+        for _ in 0..handed_over {
+            queue.call_next((), Some(now));
+        }
+        let newcomer = guest(key, class, now);
+        let said = queue.ahead_of(&newcomer, now);
+        let place = queue.join(&newcomer);
+        let mut ahead = 0;
+        loop {
+            queue.call_next((), Some(now));
+            if queue.look(place, Waker::noop()).is_some() {
+                break;
+            }
+            ahead += 1;
+        }
+        let exact = !has_classes && (!is_fair || key == 6);
+        let off = if exact { 0 } else { 3 + ahead / 3 };
+        prop_assert!(said.abs_diff(ahead) <= off, "said {said}, were {ahead}");
     }
 }
