@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::Guest;
+use super::{Guest, Priority};
 use chain::{Chains, List};
-use lines::{CLASSES, LineIndex, Lines};
+use lines::{LineIndex, Lines};
 
 /// A request's place in time: lower goes first. Kept through its retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,16 @@ pub(super) struct Rules {
     pub(super) is_fair: bool,
     /// Some are more urgent than others, and this is how long the others stand it.
     pub(super) aging: Option<Duration>,
+}
+
+/// Who waits for a first turn; who comes again stands in no line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Of each class.
+    pub(super) by_class: [usize; Priority::ALL.len()],
+    /// How many lines there are, and how many stand in the longest.
+    pub(super) lines: usize,
+    pub(super) longest: usize,
 }
 
 /// Whether one more may wait.
@@ -98,9 +108,8 @@ impl<C> Queue<C> {
         self.waiting
     }
 
-    /// How many wait in each class, those who come again not counted.
-    pub(super) fn waiting_by_class(&self) -> [usize; CLASSES] {
-        self.lines.waiting()
+    pub(super) fn tally(&self) -> Tally {
+        self.lines.tally()
     }
 
     /// How many are likely to be called before this guest, if it joined now and nobody came after it.

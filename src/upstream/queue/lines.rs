@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::Tally;
 use super::chain::{Chains, List};
 use super::forecast::{self, Outlook};
 use crate::upstream::{Guest, Key, Priority};
@@ -195,9 +196,16 @@ impl Lines {
         class.waiting - beyond + first
     }
 
-    /// How many wait in each class.
-    pub(super) fn waiting(&self) -> [usize; CLASSES] {
-        std::array::from_fn(|class| self.classes[class].waiting)
+    pub(super) fn tally(&self) -> Tally {
+        let longest = |class: &Class| {
+            let line = class.longest()?;
+            Some(self.lines[line].waiters.len())
+        };
+        Tally {
+            by_class: std::array::from_fn(|class| self.classes[class].waiting),
+            lines: self.classes.iter().map(|class| class.turns.len()).sum(),
+            longest: self.classes.iter().filter_map(longest).max().unwrap_or(0),
+        }
     }
 
     fn find(&self, guest: &Guest) -> Option<usize> {
