@@ -302,9 +302,18 @@ impl Upstream {
             let slots = self.slots.lock();
             (slots.ahead_of(guest, now), slots.eligible_slots())
         };
-        let service = self.service.mean()?;
-        let wait = service.as_secs_f64() * ahead as f64 / slots as f64;
-        Duration::try_from_secs_f64(wait).ok()
+        let service = self.service.mean()?.as_secs_f64();
+        let until_called = |ahead: usize| {
+            let wait = service * ahead as f64 / slots as f64;
+            Duration::try_from_secs_f64(wait).ok()
+        };
+        let wait = until_called(ahead.by_urgency)?;
+        // It need not wait for all that is more urgent: after a while its class has a share.
+        let (Some(priority), Some(once_due)) = (&self.params.queue.priority, ahead.once_due) else {
+            return Some(wait);
+        };
+        let shared = priority.aging.saturating_add(until_called(once_due)?);
+        Some(wait.min(shared))
     }
 
     /// What can be testified of every backend, in configuration order.

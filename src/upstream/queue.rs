@@ -24,6 +24,7 @@ use slab::Slab;
 
 use super::{Guest, Priority};
 use chain::{Chains, List};
+pub(super) use forecast::Ahead;
 use lines::{LineIndex, Lines};
 
 /// A request's place in time: lower goes first. Kept through its retries.
@@ -113,8 +114,10 @@ impl<C> Queue<C> {
     }
 
     /// How many are likely to be called before this guest, if it joined now and nobody came after it.
-    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> usize {
-        self.returned.len() + self.lines.ahead_of(guest, now)
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> Ahead {
+        let mut ahead = self.lines.ahead_of(guest, now);
+        ahead.by_urgency += self.returned.len();
+        ahead
     }
 
     /// Whether this guest may join.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use pingora_load_balancing::LoadBalancer;
 
 use super::account::{Account, Terms};
-use super::queue::{Place, Queue, Room, Rules, Tally, Ticket};
+use super::queue::{Ahead, Place, Queue, Room, Rules, Tally, Ticket};
 use super::selection::{Candidate, Selection, Selector};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
@@ -116,7 +116,7 @@ impl Slots {
     }
 
     /// How many are likely to go before this guest, if it came now.
-    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> usize {
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> Ahead {
         self.queue.ahead_of(guest, now)
     }
 

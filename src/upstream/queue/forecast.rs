@@ -2,6 +2,15 @@
 
 use super::lines::CLASSES;
 
+/// How many are likely to be called before one who comes now, if nobody came after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) struct Ahead {
+    /// As urgency has it.
+    pub(in crate::upstream) by_urgency: usize,
+    /// From the moment on at which its own class is due for its sake, at the most; where that may help.
+    pub(in crate::upstream) once_due: Option<usize>,
+}
+
 /// What there is to know of a class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlook {
@@ -12,28 +21,28 @@ pub(super) struct Outlook {
 }
 
 /// How many go before one of class `own` that has `within` of its own class before it.
-pub(super) fn ahead(own: usize, within: usize, classes: &[Outlook; CLASSES]) -> usize {
+pub(super) fn ahead(own: usize, within: usize, classes: &[Outlook; CLASSES]) -> Ahead {
     let (above, rest) = classes.split_at(own);
-    let above = more_urgent(within + 1, rest[0].is_due, above);
+    let shared = share_of_above(within + 1, above);
+    // Others that it has overtaken, as each client has its turn, may keep its class due.
+    let above = if rest[0].is_due && rest[0].waiting > within {
+        shared
+    } else {
+        above.iter().map(|class| class.waiting).sum()
+    };
     let below = rest[1..].iter().filter(|class| class.is_due);
     let below: usize = below.map(|class| class.waiting).sum();
-    within + above + below.min(slots_given_way(within, above, &rest[0]))
-}
-
-/// Those of more urgent classes: all of them, unless its own class is due. Then each class above has a slot
-/// for each that it gives away.
-fn more_urgent(slots: usize, is_due: bool, above: &[Outlook]) -> usize {
-    let mut taken = 0;
-    for class in above.iter().rev() {
-        let share = if is_due { slots + taken } else { usize::MAX };
-        taken += class.waiting.min(share);
+    // A class gives way once before each slot of its own.
+    let given_way = within + above + usize::from(!rest[0].gave_way);
+    Ahead {
+        by_urgency: within + above + below.min(given_way),
+        once_due: (own > 0).then_some(within + shared),
     }
-    taken
 }
 
-/// How many slots less urgent classes may have meanwhile: a class gives way once before each slot of its own.
-/// A class that is due shares what others give away, and has as many as it gives.
-fn slots_given_way(within: usize, above: usize, own: &Outlook) -> usize {
-    let given = if own.is_due { within } else { within + above };
-    given + usize::from(!own.gave_way)
+/// How many of more urgent classes go before a class that is due has had so many slots: each class has one for
+/// each that it gives away.
+fn share_of_above(slots: usize, above: &[Outlook]) -> usize {
+    let nearest_first = above.iter().rev();
+    nearest_first.fold(0, |taken, class| taken + class.waiting.min(slots + taken))
 }

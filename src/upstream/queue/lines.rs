@@ -22,7 +22,7 @@ use slab::Slab;
 
 use super::Tally;
 use super::chain::{Chains, List};
-use super::forecast::{self, Outlook};
+use super::forecast::{self, Ahead, Outlook};
 use crate::upstream::{Guest, Key, Priority};
 
 pub(super) const CLASSES: usize = Priority::ALL.len();
@@ -169,7 +169,7 @@ impl Lines {
     }
 
     /// How many are likely to be called before this guest, if it joined now and nobody came after it.
-    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> usize {
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> Ahead {
         let class = guest.priority as usize;
         let outlook = std::array::from_fn(|class| Outlook {
             waiting: self.classes[class].waiting,
