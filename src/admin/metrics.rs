@@ -119,7 +119,7 @@ impl Admin {
             .collect();
         let mut family = page.metric(&declared::WAITING)?;
         for (name, view) in &views {
-            family.gauge(&[("upstream", *name)], view.waiting as u64)?;
+            family.gauge(&[("upstream", *name)], view.queue.waiting as u64)?;
         }
         let mut family = page.metric(&declared::EJECTIONS)?;
         for_each_backend(&views, |labels, view| {

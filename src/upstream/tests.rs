@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::fixtures::{balanced, first, queued, report, rule, upstream};
+use super::fixtures::{balanced, first, queue_of, queued, report, rule, upstream, with_priority};
 use super::queue::Place;
 use super::slots::{Arrival as Answer, Call, Slots};
 use super::*;
@@ -130,6 +130,29 @@ async fn with_every_backend_ejected_requests_wait() {
         look(&mut turn),
         Poll::Ready(Err(Refusal::Stopping))
     ));
+}
+
+/// One with a slot of 100 ms for each of 200 urgent requests.
+#[test]
+fn what_is_not_urgent_need_not_wait_for_all_that_is() {
+    let aging = Duration::from_secs(3);
+    let upstream = queued(
+        Balance::RoundRobin,
+        &[1],
+        with_priority(queue_of(999), aging),
+    );
+    upstream.count_service(Duration::from_millis(100));
+    let _lease = seated(&upstream);
+    let of = |priority| Guest {
+        priority,
+        ..Guest::any(Instant::now())
+    };
+    let turns = (0..200).map(|_| upstream.arrive(Ask::First(of(Priority::High))));
+    let _turns: Vec<_> = turns.collect();
+    let expected = |priority| upstream.expected_wait(&of(priority)).unwrap().as_secs_f64();
+    assert_eq!(expected(Priority::High), 20.0);
+    // Once it is due, it is called after one more.
+    assert!((expected(Priority::Low) - 3.1).abs() < 1e-6);
 }
 
 #[test]
