@@ -1,10 +1,10 @@
 # Sourced by the other scripts: installs what the tests need beyond Rust and a C compiler, and tells the
 # tests where it is. What it may install: as root, Debian's python3-venv, faketime, curl and iproute2; in
-# target/python, the servers that tests/suite/pypi.rs runs.
+# target/python, the servers that tests/suite/pypi.rs runs and a strict reader of metrics.
 
 folder=target/python
 # Versions that the figures in the documentation were seen with.
-servers=(flask==3.1.3 werkzeug==3.1.9 gunicorn==27.0.1)
+servers=(flask==3.1.3 werkzeug==3.1.9 gunicorn==27.0.1 prometheus-client==0.26.0)
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -9,6 +9,7 @@
 use std::env;
 use std::fmt;
 use std::fs::OpenOptions;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,14 @@ impl Config {
                 Err(ConfigError::Invalid(notes.into_problems()))
             }
         }
+    }
+
+    /// The same for configurations that say the same, in programs of one version.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        // Everything that is read is shown; comments, order of keys and defaults that are written out are not.
+        format!("{self:?}").hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's

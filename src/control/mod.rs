@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 use crate::address::Resolver;
 use crate::config::Config;
 use crate::health::FileEvent;
+use crate::metrics::ProxyCounters;
 
 use judgement::Judgement;
 
@@ -29,21 +30,27 @@ pub use snapshot::{Current, ReportStatus, Snapshot};
 pub struct Control {
     current: Current,
     judgement: Judgement,
+    counters: Arc<ProxyCounters>,
     resolver: Resolver,
 }
 
 impl Control {
     /// Everything as the configuration, the first look at the health file and the resolver say. Needs
     /// a tokio runtime with time.
-    pub async fn start(config: Arc<Config>, health: FileEvent) -> Self {
+    pub async fn start(
+        config: Arc<Config>,
+        health: FileEvent,
+        counters: Arc<ProxyCounters>,
+    ) -> Self {
         let snapshot = Snapshot::new(config, health);
         let resolver = Resolver::new();
         resolver::round(&resolver, &snapshot.upstreams).await;
-        let mut judgement = Judgement::new(&snapshot);
+        let mut judgement = Judgement::new(&snapshot, counters.clone());
         let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
             current: Current::new(snapshot.with_report(report)),
             judgement,
+            counters,
             resolver,
         }
     }
@@ -70,7 +77,13 @@ impl Control {
         loop {
             let due = self.judgement.due(&self.current.load().report.event);
             tokio::select! {
-                changed = health.changed() => if changed.is_err() { return },
+                changed = health.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = health.borrow().state.name();
+                    self.counters.report_readings.add(state);
+                }
                 () = at(due) => {}
             }
             let event = health.borrow_and_update().clone();

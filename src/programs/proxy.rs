@@ -13,6 +13,7 @@ use crate::control::{Control, PhaseSwitch};
 use crate::door::{Connections, Departures, Guard};
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
+use crate::metrics::{Process, ProxyCounters};
 use crate::proxy::{self, AccessLog, AccessLogWriter, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
@@ -79,13 +80,14 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<()> {
+    let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
-    let control = start_control(config.clone(), &file)?;
-    let current = control.current();
     let counters = proxy::counters();
+    let control = start_control(config.clone(), &file, counters.clone())?;
+    let current = control.current();
     let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
     let (access_log, writer) = AccessLog::new(config.access_log.format, counters.clone());
@@ -125,6 +127,7 @@ fn serve(config: Config) -> Result<()> {
         current,
         phase: phase.watch(),
         counters,
+        process,
     };
     server.add_service(task(
         "admin",
@@ -148,11 +151,15 @@ fn serve(config: Config) -> Result<()> {
 }
 
 /// Decides everything once, before Pingora and its threads are there.
-fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
+fn start_control(
+    config: Arc<Config>,
+    file: &HealthFile,
+    counters: Arc<ProxyCounters>,
+) -> Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let control = runtime.block_on(Control::start(config, file.latest().clone()));
+    let control = runtime.block_on(Control::start(config, file.latest().clone(), counters));
     // Not waiting for a resolver that hangs.
     runtime.shutdown_background();
     Ok(control)
