@@ -258,7 +258,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
     let limits = limits::read(ours.section("limits"));
-    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind);
+    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind, &binds);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
     let server_timing = ours.value(

@@ -8,6 +8,8 @@
 mod counts;
 mod histogram;
 mod page;
+/// The poller's.
+pub mod poller;
 mod process;
 mod scrape;
 

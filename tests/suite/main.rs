@@ -41,6 +41,7 @@ mod odd_files;
 mod poller;
 mod poller_edits;
 mod poller_file;
+mod poller_metrics;
 mod poller_probe;
 mod poller_reload;
 mod poller_schedule;

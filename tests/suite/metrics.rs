@@ -216,7 +216,7 @@ async fn who_may_not_be_chosen_is_told_with_the_reason() {
     })
     .await;
     let page = scrape(lb.site().admin()).await;
-    page.assert_strict();
+    page.assert_strict().await;
     let expected = [
         ("b", "sick"),
         ("c", "maint"),
@@ -290,7 +290,7 @@ async fn a_hostile_client_breaks_no_line() {
         400
     );
     let page = scrape(lb.site().admin()).await;
-    page.assert_strict();
+    page.assert_strict().await;
     for method in ["get", "BREW", "AAAA", "$"] {
         assert!(!page.has("maitred_requests_total", &[method]), "{method}");
     }
