@@ -38,6 +38,7 @@ mod memory;
 mod metrics;
 mod mission;
 mod odd_files;
+mod ops;
 mod poller;
 mod poller_edits;
 mod poller_file;
