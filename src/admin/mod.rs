@@ -11,13 +11,12 @@ use std::sync::Arc;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
-use warp::http::StatusCode;
-use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderMap, StatusCode};
 use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
 use crate::events::Events;
-use crate::metrics::ProxyCounters;
+use crate::metrics::{Process, ProxyCounters, scrape};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -30,6 +29,8 @@ pub struct Admin {
     pub counters: Arc<ProxyCounters>,
     /// What has changed.
     pub events: Events,
+    /// The process itself.
+    pub process: Arc<Process>,
 }
 
 /// How long, in milliseconds, somebody may take nothing of an answer: then the connection is ended.
@@ -60,7 +61,9 @@ impl Admin {
             .map(move || warp::reply::json(&witness.evidence()).into_response());
         let status = warp::path!("api" / "v1" / "status")
             .map(move || warp::reply::json(&self.status()).into_response());
-        let metrics = warp::path!("metrics").map(move || scraped.scraped());
+        let metrics = warp::path!("metrics")
+            .and(warp::header::headers_cloned())
+            .map(move |header| scraped.scraped(&header));
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
         let machine = events
             .or(evidence)
@@ -74,13 +77,9 @@ impl Admin {
             .unify()
     }
 
-    fn scraped(&self) -> warp::reply::Response {
-        match self.metrics() {
-            Ok(page) => {
-                warp::reply::with_header(page, CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
-            }
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),
-        }
+    fn scraped(&self, header: &HeaderMap) -> warp::reply::Response {
+        let admin = self.clone();
+        scrape(header, move |page| admin.write(page)).into_response()
     }
 
     fn ready(&self) -> warp::reply::Response {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::counts::EvidenceCounts;
 use super::probe;
 use super::task::Task;
 use crate::address::{Address, Resolver};
@@ -101,11 +102,12 @@ pub(super) struct Witnesses {
 
 impl Witnesses {
     /// Nobody is asked before somebody wants to know. Needs a tokio runtime.
-    pub fn new(resolver: Resolver) -> Self {
+    pub fn new(resolver: Resolver, counts: Arc<EvidenceCounts>) -> Self {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let mut reporter = Reporter {
             resolver,
             troubles: HashMap::new(),
+            counts,
         };
         Self {
             questions,
@@ -136,6 +138,7 @@ struct Reporter {
     resolver: Resolver,
     /// Who could not be asked the last time, and why.
     troubles: HashMap<Address, String>,
+    counts: Arc<EvidenceCounts>,
 }
 
 impl Reporter {
@@ -171,9 +174,11 @@ impl Reporter {
             let answer = asking.join().await;
             let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
             self.note(source, answer.as_ref().err());
+            self.counts.asked(source, answer.is_ok());
             pages.extend(answer);
         }
         self.troubles.retain(|source, _| sources.contains(source));
+        self.counts.retain(sources);
         Evidence {
             asked,
             received: Instant::now(),

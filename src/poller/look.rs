@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tracing::error;
 
+use super::counts::EvidenceCounts;
 use super::evidence::{Evidence, Witnesses};
 use super::plan::Target;
 use super::probe::{self, Answer, PingFailure};
@@ -25,11 +26,11 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Needs a tokio runtime.
-    pub fn new(pings: usize) -> Self {
+    pub fn new(pings: usize, evidence: Arc<EvidenceCounts>) -> Self {
         let resolver = Resolver::new();
         Self {
             pings: Semaphore::new(pings),
-            witnesses: Witnesses::new(resolver.clone()),
+            witnesses: Witnesses::new(resolver.clone(), evidence),
             resolver,
         }
     }
@@ -40,6 +41,8 @@ impl Turns {
 pub(super) struct Look {
     pub begun: Instant,
     pub ended: Instant,
+    /// Not where it was skipped, or has crashed: then nothing was timed.
+    pub was_pinged: bool,
     pub reading: Reading,
 }
 
@@ -117,6 +120,7 @@ pub(super) async fn finish(backend: &BackendName, look: Task<Look>) -> Look {
         Look {
             begun: now,
             ended: now,
+            was_pinged: false,
             reading: Reading::Bad(PingFailure::Crashed),
         }
     })
@@ -131,6 +135,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
         return Look {
             begun,
             ended: Instant::now(),
+            was_pinged: false,
             reading: Reading::Inconclusive(excuse),
         };
     }
@@ -157,6 +162,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
     Look {
         begun,
         ended,
+        was_pinged: true,
         reading,
     }
 }
