@@ -8,6 +8,7 @@ mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
@@ -21,6 +22,8 @@ use crate::metrics::{Process, ProxyCounters, scrape};
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Admin {
+    /// When the process began, or soon after; before its first request.
+    pub begun: Instant,
     /// The snapshot in force.
     pub current: Current,
     /// Where the process stands.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
@@ -81,6 +81,7 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<()> {
+    let begun = Instant::now();
     let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
@@ -127,6 +128,7 @@ fn serve(config: Config) -> Result<()> {
     let guard = Guard::new(proxy, config.clients.clone(), connections);
     server.add_service(door(guard, &config)?);
     let admin = Admin {
+        begun,
         current,
         phase: phase.watch(),
         counters,
