@@ -342,28 +342,26 @@ proptest! {
         let (said, seen) = said_and_seen(&crowd);
         prop_assert_eq!(said, seen);
     }
-
-    #[test]
-    fn of_several_classes_it_is_told_nearly_how_many_go_before(crowd in crowds(false, true)) {
-        let (said, seen) = said_and_seen(&crowd);
-        prop_assert!(said.abs_diff(seen) <= 3 + seen / 4, "said {said}, seen {seen}");
-    }
 }
 
-/// Where each class has a line for each client, some are told much too much or too little.
+/// A guess, where the order depends on who else becomes due, or on which lines have their turn first.
 #[test]
 fn most_are_told_within_a_half_how_many_go_before() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    for has_classes in [false, true] {
-        let crowds = crowds(true, has_classes);
+    for (is_fair, has_classes, least) in [
+        (false, true, 1_990),
+        (true, false, 1_800),
+        (true, true, 1_800),
+    ] {
+        let crowds = crowds(is_fair, has_classes);
         let mut right = 0;
         for _ in 0..2_000 {
             let crowd = crowds.new_tree(&mut runner).unwrap().current();
             let (said, seen) = said_and_seen(&crowd);
             right += usize::from(2 * said.abs_diff(seen) <= seen.max(2));
         }
-        assert!(right >= 1_800, "{right} of 2000");
+        assert!(right >= least, "{right} of 2000");
     }
 }
