@@ -121,12 +121,12 @@ async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() 
 #[tokio::test(start_paused = true)]
 async fn who_was_ejected_anew_is_not_reinstated_for_the_ejection_before() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let ejected_at = || upstream.slots.lock().accounts()[0].ejected;
     let before = ejected_at().unwrap();
     report(&upstream, &[false, true]);
     report(&upstream, &[true, true]);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let anew = ejected_at();
     let now = Instant::now();
     upstream
