@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::health::{WhenMissing, WhenStale};
 use crate::id::UpstreamName;
 
+use super::listeners::Binds;
 use super::scalar::{self, Reader, duration};
 use super::section::{Section, Value};
 
@@ -55,6 +56,8 @@ pub struct PollerParams {
     pub evidence: Arc<[Address]>,
     /// Whether a backend is left unpinged while all its slots are in use. Default false.
     pub skip_when_busy: bool,
+    /// Where the poller tells what it counts; none of the proxy's addresses. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// How each upstream's backends are asked: what it says itself, else what holds for all.
     pub probes: BTreeMap<UpstreamName, ProbeParams>,
 }
@@ -199,10 +202,11 @@ fn longest_wait(poller: &PollerParams) -> Duration {
 }
 
 /// The `poller` section, and the defaults of every upstream's probe. `admin`: where the proxy of this
-/// configuration tells of itself.
+/// configuration tells of itself; `binds`: where it listens.
 pub(super) fn read_poller(
     mut section: Section<'_>,
     admin: SocketAddr,
+    binds: &Binds,
 ) -> (PollerParams, ProbeParams) {
     let probe = read_global_probe(&mut section);
     let (interval, fast_interval, timeout) = read_times(&mut section);
@@ -241,10 +245,24 @@ pub(super) fn read_poller(
             scalar::flag(),
             "Whether a backend is not pinged while a proxy has all its slots in use.",
         ),
+        metrics: read_metrics(&mut section, binds),
         probes: BTreeMap::new(),
     };
     section.finish();
     (params, probe)
+}
+
+fn read_metrics(section: &mut Section<'_>, binds: &Binds) -> Option<SocketAddr> {
+    let bind = section.value(
+        "metrics",
+        "off",
+        scalar::or_off(scalar::bind()),
+        "Where the poller tells at `/metrics` what it counts ([metrics](metrics.md)), such as `127.0.0.1:9901`.",
+    );
+    if let Some(bind) = bind {
+        binds.check(bind, section, "metrics");
+    }
+    bind
 }
 
 fn read_evidence(section: &mut Section<'_>, admin: SocketAddr) -> Arc<[Address]> {

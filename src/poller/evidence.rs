@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::counts::EvidenceCounts;
 use super::probe;
 use super::task::Task;
 use crate::address::{Address, Resolver};
@@ -128,10 +129,11 @@ pub(super) struct Witnesses {
 
 impl Witnesses {
     /// Nobody is asked before somebody wants to know. Needs a tokio runtime.
-    pub fn new(resolver: Resolver) -> Self {
+    pub fn new(resolver: Resolver, counts: Arc<EvidenceCounts>) -> Self {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let mut reporter = Reporter {
             resolver,
+            counts,
             sources: HashMap::new(),
         };
         Self {
@@ -161,6 +163,7 @@ impl Witnesses {
 /// The one who asks.
 struct Reporter {
     resolver: Resolver,
+    counts: Arc<EvidenceCounts>,
     /// Those of the last question.
     sources: HashMap<Address, Source>,
 }
@@ -215,11 +218,13 @@ impl Reporter {
         for (address, asking) in sources.iter().zip(begun) {
             let answer = asking.join().await;
             let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
+            self.counts.asked(address, answer.is_ok());
             let mut source = before.remove(address).unwrap_or_default();
             source.note(address, answer.as_ref().err());
             pages.extend(source.take(answer.ok()));
             self.sources.insert(address.clone(), source);
         }
+        self.counts.retain(sources);
         let received = Instant::now();
         let aged = pages.into_iter().map(|(answer, is_new)| {
             let known = received.saturating_duration_since(answer.received);
@@ -342,7 +347,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_a_little_later_is_told_the_same() {
-        let witnesses = Witnesses::new(Resolver::new());
+        let witnesses = Witnesses::new(Resolver::new(), Arc::default());
         let sources: Arc<[Address]> = Arc::new(["127.0.0.1:1".parse().unwrap()]);
         let later = async {
             sleep(GATHER / 2).await;
@@ -356,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_reload_the_new_proxies_are_asked() {
-        let witnesses = Witnesses::new(Resolver::new());
+        let witnesses = Witnesses::new(Resolver::new(), Arc::default());
         let before = Arc::new(["127.0.0.1:1".parse().unwrap()]);
         let page = r#"{"backends":{"a":{"in_flight":1,"max_in_flight":1}}}"#;
         let after = Arc::new([witness(page).await]);

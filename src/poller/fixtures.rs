@@ -24,6 +24,7 @@ pub(super) fn params() -> PollerParams {
         detail: false,
         evidence: Arc::new([]),
         skip_when_busy: false,
+        metrics: None,
         probes: BTreeMap::new(),
     }
 }

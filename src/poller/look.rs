@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tracing::error;
 
+use super::counts::EvidenceCounts;
 use super::evidence::{Evidence, Witnesses};
 use super::plan::Target;
 use super::probe::{self, Answer, PingFailure};
@@ -25,11 +26,11 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Needs a tokio runtime.
-    pub fn new(pings: usize) -> Self {
+    pub fn new(pings: usize, evidence: Arc<EvidenceCounts>) -> Self {
         let resolver = Resolver::new();
         Self {
             pings: Semaphore::new(pings),
-            witnesses: Witnesses::new(resolver.clone()),
+            witnesses: Witnesses::new(resolver.clone(), evidence),
             resolver,
         }
     }
@@ -40,6 +41,8 @@ impl Turns {
 pub(super) struct Look {
     pub begun: Instant,
     pub ended: Instant,
+    /// Not where it was skipped, or has crashed: then nothing was timed.
+    pub was_pinged: bool,
     pub reading: Reading,
 }
 
@@ -111,6 +114,7 @@ pub(super) async fn finish(backend: &BackendName, look: Task<Look>) -> Look {
         Look {
             begun: now,
             ended: now,
+            was_pinged: false,
             reading: Reading::Bad(PingFailure::Crashed),
         }
     })
@@ -125,6 +129,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
         return Look {
             begun,
             ended: Instant::now(),
+            was_pinged: false,
             reading: Reading::Inconclusive(excuse),
         };
     }
@@ -151,6 +156,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
     Look {
         begun,
         ended,
+        was_pinged: true,
         reading,
     }
 }
@@ -326,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_one_whatever_a_proxy_knows() {
         let target = target([witness(&page(3.0, 90.0)).await]);
-        let look = look(&target, &Turns::new(1), Memory::default()).await;
+        let look = look(&target, &Turns::new(1, Arc::default()), Memory::default()).await;
         assert_eq!(look.reading.to_string(), "connection refused");
         assert_eq!(look.reading.is_good(), Some(false));
     }
@@ -335,14 +341,17 @@ mod tests {
     async fn nobody_is_skipped_whose_excuse_ends_before_the_ping_would() {
         for (given, is_skipped) in [(30.0, true), (57.0, true), (58.1, false), (60.0, false)] {
             let target = target([witness(&page(given, 90.0)).await]);
-            let excuse = skip(&target, &Turns::new(1), Memory::default()).await;
+            let excuse = skip(&target, &Turns::new(1, Arc::default()), Memory::default()).await;
             assert_eq!(excuse.is_some(), is_skipped, "{given}: {excuse:?}");
         }
     }
 
     #[tokio::test]
     async fn nobody_is_skipped_for_what_a_proxy_that_is_gone_has_said() {
-        let (turns, target) = (Turns::new(1), target([witness(&page(3.0, 90.0)).await]));
+        let (turns, target) = (
+            Turns::new(1, Arc::default()),
+            target([witness(&page(3.0, 90.0)).await]),
+        );
         let excuse = skip(&target, &turns, Memory::default()).await.unwrap();
         assert_eq!(excuse.why, "a request in hand for 3.0 s, not pinged");
         assert!(skip(&target, &turns, Memory::default()).await.is_none());

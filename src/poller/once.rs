@@ -59,7 +59,7 @@ async fn round<'a>(
     maintained: &HashSet<String>,
     report: Option<&Report>,
 ) -> Vec<Row<'a>> {
-    let turns = Arc::new(Turns::new(PINGS_MAX));
+    let turns = Arc::new(Turns::new(PINGS_MAX, Arc::default()));
     let begun: Vec<_> = plan
         .targets
         .iter()

@@ -57,7 +57,7 @@ pub(super) enum Pace {
 
 impl Word {
     /// As it is written.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Busy => "busy",
@@ -192,6 +192,7 @@ mod tests {
         Look {
             begun: now,
             ended: now,
+            was_pinged: true,
             reading: match ping {
                 '+' => Reading::Well(Answer {
                     status: 200,

@@ -32,15 +32,21 @@ fn plan(directory: &TempDir, addresses: &[SocketAddr]) -> Plan {
     });
     Plan {
         configuration: "pingora.yaml".into(),
+        fingerprint: 0,
         file: directory.path().join("health_status.json"),
         detail: false,
+        metrics: None,
         targets: targets.collect(),
     }
 }
 
+fn process() -> Arc<Process> {
+    Arc::new(Process::new(0))
+}
+
 /// Runs by this plan alone.
 async fn run_plan(plan: Plan, stop: impl Future<Output = ()>) -> Result<(), LockError> {
-    run(plan, mpsc::channel(1).1, stop).await
+    run(plan, mpsc::channel(1).1, process(), stop).await
 }
 
 async fn read_request(stream: &mut TcpStream) {
@@ -271,6 +277,6 @@ async fn another_plan_ends_tasks_starts_tasks_and_moves_the_file() {
         sleep(INTERVAL * 5).await;
         assert_eq!(count.load(Ordering::SeqCst), after, "pinged though removed");
     };
-    let running = run(first.clone(), plans, stop);
+    let running = run(first.clone(), plans, process(), stop);
     timeout(DEADLINE, running).await.unwrap().unwrap();
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::Backend;
-use super::slots::Account;
+use super::account::Account;
 
 /// When what happened last at a backend.
 #[derive(Debug)]

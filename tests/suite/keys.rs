@@ -113,6 +113,10 @@ const TESTS: &[(&str, &str)] = &[
         "busy::skip_when_busy_pings_nobody_who_is_at_work",
     ),
     (
+        "poller.metrics",
+        "poller_metrics::the_page_is_where_the_configuration_says_and_tells_of_reloads",
+    ),
+    (
         "access_log.format",
         "keys::the_access_log_is_text_json_or_nothing",
     ),

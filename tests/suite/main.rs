@@ -12,6 +12,7 @@
 mod harness;
 
 mod addresses;
+mod admin;
 mod agreement;
 mod answers;
 mod balance;
@@ -22,6 +23,7 @@ mod connections;
 mod contributing;
 mod demo;
 mod early_bytes;
+mod events;
 mod failover;
 mod fairness;
 mod flips;
@@ -39,9 +41,11 @@ mod memory;
 mod metrics;
 mod mission;
 mod odd_files;
+mod ops;
 mod poller;
 mod poller_edits;
 mod poller_file;
+mod poller_metrics;
 mod poller_probe;
 mod poller_reload;
 mod poller_schedule;
