@@ -9,6 +9,7 @@
 use std::env;
 use std::fmt;
 use std::fs::OpenOptions;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ mod listeners;
 mod notes;
 mod queue;
 mod reference;
+mod request_id;
 mod routes;
 mod scalar;
 mod section;
@@ -48,6 +50,7 @@ pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use limits::LimitParams;
 pub use listeners::{AdminParams, ListenerParams};
 pub use reference::{KeyReference, keys};
+pub use request_id::RequestIdParams;
 pub use server::ServerKeys;
 
 /// Room for 100,000 backends; a wrong path must not fill the memory.
@@ -72,6 +75,8 @@ pub struct Config {
     pub admin: AdminParams,
     /// How requests are logged.
     pub access_log: AccessLogParams,
+    /// Where a request's id comes from.
+    pub request_id: RequestIdParams,
     /// Whether answers tell how long they took, and where. Default no.
     pub server_timing: bool,
     /// As written, not empty. Each upstream exists; no two take the same requests.
@@ -133,6 +138,14 @@ impl Config {
                 Err(ConfigError::Invalid(notes.into_problems()))
             }
         }
+    }
+
+    /// The same for configurations that say the same, in programs of one version.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        // Everything that is read is shown; comments, order of keys and defaults that are written out are not.
+        format!("{self:?}").hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's
@@ -249,9 +262,10 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
     let limits = limits::read(ours.section("limits"));
-    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind);
+    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind, &binds);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
+    let request_id = request_id::read(&mut ours);
     let server_timing = ours.value(
         "server_timing",
         "false",
@@ -282,6 +296,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         poller,
         admin,
         access_log,
+        request_id,
         server_timing,
         routes,
         upstreams,

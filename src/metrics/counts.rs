@@ -111,6 +111,8 @@ impl Words {
 pub struct ProxyCounters {
     /// Requests that belong to no upstream.
     pub unrouted: RequestCounts,
+    /// Theirs too; they never wait.
+    pub unrouted_times: RequestTimes,
     /// By why the proxy answered by itself.
     pub refusals: Words,
     /// By why an attempt was made again.
@@ -121,6 +123,10 @@ pub struct ProxyCounters {
     pub connections_closed: Count,
     /// Access log lines dropped.
     pub log_dropped: Count,
+    /// By what the health file was found to be when it had changed.
+    pub report_readings: Words,
+    /// From a change of the health file until it was in force.
+    pub report_in_force: Histogram,
 }
 
 #[cfg(test)]

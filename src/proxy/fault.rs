@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_in_the_list_once() {
+    fn every_code_is_in_the_list_once_and_documented() {
         let faults = [
             Fault::NotFound,
             Fault::MethodNotAllowed(String::new()),
@@ -191,6 +191,11 @@ mod tests {
             Fault::ClientGone,
             Fault::Internal,
         ];
-        assert_eq!(faults.map(|fault| fault.code()), Fault::CODES);
+        assert_eq!(faults.each_ref().map(Fault::code), Fault::CODES);
+        let operating = include_str!("../../docs/operating.md");
+        for fault in faults {
+            let row = format!("\n| `{}` | {} |", fault.code(), fault.status());
+            assert!(operating.contains(&row), "docs/operating.md lacks {row}");
+        }
     }
 }

@@ -176,4 +176,11 @@ mod tests {
         assert_eq!(silences("+.f.+.")[3..], [Some(3), Some(4), Some(5)]);
         assert_eq!(silences("+.f-+")[3..], [None, Some(0)], "it was idle");
     }
+
+    /// Something that is held for long and says nothing, such as a tunnel, is no silence over what came after it.
+    #[test]
+    fn silence_begins_anew_with_the_first_request_after_a_sign_of_life() {
+        let some = [0, 0, 1, 2, 0, 1, 2, 3].map(Some);
+        assert_eq!(silences("+h..+.+."), some);
+    }
 }

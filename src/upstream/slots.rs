@@ -50,8 +50,6 @@ pub(super) struct Edition {
 
 /// What putting an edition in force came to.
 pub(super) struct Published {
-    /// Who is admitted now and was not, or the other way round.
-    pub(super) changed: Vec<BackendIndex>,
     /// The edition that was in force, to be dropped outside the lock.
     pub(super) replaced: Edition,
     pub(super) wakers: Vec<Waker>,
@@ -232,18 +230,13 @@ impl Slots {
 
     /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
     /// leaves nobody; lowered slots evict nobody. Who is admitted anew is ejected no more.
-    pub(super) fn publish(&mut self, edition: Edition, now: Instant) -> Published {
-        let mut changed = Vec::new();
-        for (index, (account, terms)) in self.accounts.iter_mut().zip(&edition.terms).enumerate() {
+    pub(super) fn publish(&mut self, mut edition: Edition, now: Instant) -> Published {
+        for (account, terms) in self.accounts.iter_mut().zip(&mut edition.terms) {
             let was_eligible = account.is_eligible();
-            let was_admitted = account.terms.admitted;
-            if terms.admitted != was_admitted {
-                changed.push(BackendIndex(index));
-            }
-            if terms.admitted && !was_admitted {
+            if terms.admitted && !account.terms.admitted {
                 account.ejected = None;
             }
-            account.terms = *terms;
+            std::mem::swap(&mut account.terms, terms);
             account.note_change(was_eligible, now);
         }
         let replaced = Edition {
@@ -257,11 +250,7 @@ impl Slots {
         } else {
             self.refuse_all(Refusal::NoneEligible)
         };
-        Published {
-            changed,
-            replaced,
-            wakers,
-        }
+        Published { replaced, wakers }
     }
 
     fn is_anyone_admitted(&self) -> bool {

@@ -109,7 +109,7 @@ fn waiting_requests_move_on_when_a_backend_turns_healthy_and_are_refused_when_al
 #[tokio::test(start_paused = true)]
 async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     assert_eq!(order(&upstream, 2), [1, 1]);
     report(&upstream, &[true, true]);
     assert_eq!(order(&upstream, 2), [1, 1], "the report says nothing new");
@@ -121,12 +121,12 @@ async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() 
 #[tokio::test(start_paused = true)]
 async fn who_was_ejected_anew_is_not_reinstated_for_the_ejection_before() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let ejected_at = || upstream.slots.lock().accounts()[0].ejected;
     let before = ejected_at().unwrap();
     report(&upstream, &[false, true]);
     report(&upstream, &[true, true]);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let anew = ejected_at();
     let now = Instant::now();
     upstream
@@ -193,7 +193,7 @@ fn whoever_is_called_is_woken() {
 #[tokio::test(start_paused = true)]
 async fn with_every_backend_ejected_requests_wait() {
     let upstream = upstream(&[1], 9);
-    upstream.eject(BackendIndex(0));
+    upstream.eject(BackendIndex(0), "connection_refused");
     let mut turn = waiting(&upstream);
     assert!(look(&mut turn).is_pending());
     upstream.close();

@@ -167,6 +167,19 @@ impl Ineligible {
         }
     }
 
+    /// For machines, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoReport => "no_report",
+            Self::Stale => "stale",
+            Self::Unnamed => "unnamed",
+            Self::Sick(_) => "sick",
+            Self::Kept(state) => state.name(),
+            Self::Refuses => "refuses",
+            Self::Unresolved(_) => "unresolved",
+        }
+    }
+
     fn refuses(backend: &Backend) -> Self {
         let location = backend.location();
         match (&location.endpoint, &location.problem) {
