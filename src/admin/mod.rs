@@ -3,6 +3,7 @@
 
 mod events;
 mod evidence;
+mod explain;
 mod metrics;
 mod status;
 
@@ -17,6 +18,7 @@ use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
 use crate::events::Events;
+use crate::explain::Explanations;
 use crate::metrics::ProxyCounters;
 
 /// What the pages are made from.
@@ -30,6 +32,8 @@ pub struct Admin {
     pub counters: Arc<ProxyCounters>,
     /// What has changed.
     pub events: Events,
+    /// Why requests went where they went, where that is noted.
+    pub explanations: Option<Explanations>,
 }
 
 /// How long, in milliseconds, somebody may take nothing of an answer: then the connection is ended.
@@ -42,6 +46,7 @@ impl Admin {
     /// - `/api/v1/status`: everything, as JSON;
     /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON;
     /// - `/api/v1/events`: what changed and why, as JSON or live;
+    /// - `/api/v1/explain/ID`: why a request went where it went;
     /// - `/metrics`: what is counted, for Prometheus.
     pub async fn serve(self, listener: TcpListener) {
         // Connections inherit it. Fails only on a socket that is none of TCP's.
@@ -55,6 +60,7 @@ impl Admin {
         let (readiness, scraped) = (self.clone(), self.clone());
         let ready = warp::path!("readyz").map(move || readiness.ready());
         let events = events::page(self.events.clone());
+        let explain = explain::page(self.explanations.clone());
         let witness = self.clone();
         let evidence = warp::path!("api" / "v1" / "evidence")
             .map(move || warp::reply::json(&witness.evidence()).into_response());
@@ -62,7 +68,8 @@ impl Admin {
             .map(move || warp::reply::json(&self.status()).into_response());
         let metrics = warp::path!("metrics").map(move || scraped.scraped());
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
-        let machine = events
+        let history = events.or(explain).unify();
+        let machine = history
             .or(evidence)
             .unify()
             .or(status)

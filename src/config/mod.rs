@@ -27,6 +27,7 @@ mod clients;
 #[cfg(test)]
 mod documentation;
 mod environment;
+mod explain;
 mod health;
 mod limits;
 mod listeners;
@@ -45,6 +46,7 @@ mod upstreams;
 
 pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
+pub use explain::{ExplainParams, Secret};
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use limits::LimitParams;
 pub use listeners::{AdminParams, ListenerParams};
@@ -74,6 +76,8 @@ pub struct Config {
     pub admin: AdminParams,
     /// How requests are logged.
     pub access_log: AccessLogParams,
+    /// Whether it is noted why requests went where they went.
+    pub explain: ExplainParams,
     /// Where a request's id comes from.
     pub request_id: RequestIdParams,
     /// Whether answers tell how long they took, and where. Default no.
@@ -256,6 +260,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
+    let explain = explain::read(ours.section("explain"));
     let request_id = request_id::read(&mut ours);
     let server_timing = ours.value(
         "server_timing",
@@ -287,6 +292,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         poller,
         admin,
         access_log,
+        explain,
         request_id,
         server_timing,
         routes,

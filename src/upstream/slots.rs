@@ -18,6 +18,7 @@ use pingora_load_balancing::LoadBalancer;
 
 use super::queue::{Place, Queue, Room, Rules, Ticket};
 use super::selection::{Candidate, Selection, Selector};
+use super::survey::{Counts, Finding, Survey};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
 
@@ -52,6 +53,8 @@ pub(super) struct Edition {
 pub(super) struct Terms {
     /// The `LoadBalancer`'s health check lets it serve.
     pub(super) admitted: bool,
+    /// What the report makes of it, for people.
+    pub(super) standing: &'static str,
     pub(super) weight: u32,
     pub(super) max_in_flight: u32,
 }
@@ -98,7 +101,7 @@ impl Account {
         }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.in_flight >= self.terms.max_in_flight
     }
 
@@ -123,6 +126,10 @@ pub(super) struct Slots {
     next_ticket: u64,
     /// How many backends are available.
     available: usize,
+    /// How many backends are eligible.
+    eligible: usize,
+    /// How many are admitted, and ejected.
+    ejected: usize,
     /// The slots of all eligible backends, taken or not.
     eligible_slots: u64,
     closed: bool,
@@ -145,6 +152,8 @@ impl Slots {
             queue: Queue::new(rules),
             next_ticket: 0,
             available: 0,
+            eligible: 0,
+            ejected: 0,
             eligible_slots: 0,
             closed: false,
         }
@@ -181,6 +190,29 @@ impl Slots {
             Ask::Again(ticket) => ticket,
         };
         (ticket, self.admit(ticket, ask))
+    }
+
+    /// As [`Slots::arrive`], and notes what there was to choose from.
+    pub(super) fn arrive_noting(&mut self, ask: Ask, survey: &mut Survey) -> (Ticket, Arrival) {
+        *survey = Survey::of(&self.accounts, self.counts(), self.queue.waiting());
+        let decided = self.arrive(ask);
+        if let Arrival::Seated(index) = decided.1 {
+            survey.chosen = Finding::of(&self.accounts[index.0]);
+            // As it was before this request had a slot of it.
+            survey.chosen.in_flight -= 1;
+            survey.chosen.condition = "free";
+        }
+        decided
+    }
+
+    fn counts(&self) -> Counts {
+        let kept_out = self.accounts.len() - self.eligible - self.ejected;
+        Counts {
+            free: self.available as u32,
+            full: (self.eligible - self.available) as u32,
+            ejected: self.ejected as u32,
+            kept_out: kept_out as u32,
+        }
     }
 
     fn issue_ticket(&mut self) -> Ticket {
@@ -355,6 +387,12 @@ impl Slots {
             .collect();
         let available = candidates.iter().filter(|candidate| candidate.has_room);
         self.available = available.count();
+        self.eligible = candidates.len();
+        let admitted = self
+            .accounts
+            .iter()
+            .filter(|account| account.terms.admitted);
+        self.ejected = admitted.count() - self.eligible;
         let slots = |candidate: &Candidate| {
             let BackendIndex(index) = candidate.index;
             u64::from(self.accounts[index].terms.max_in_flight)

@@ -24,6 +24,7 @@ mod contributing;
 mod demo;
 mod early_bytes;
 mod events;
+mod explain;
 mod failover;
 mod fairness;
 mod flips;
