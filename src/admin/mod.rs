@@ -9,21 +9,23 @@ mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
-use warp::http::StatusCode;
-use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderMap, StatusCode};
 use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
 use crate::events::Events;
 use crate::explain::Explanations;
-use crate::metrics::ProxyCounters;
+use crate::metrics::{Process, ProxyCounters, scrape};
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Admin {
+    /// When the process began, or soon after; before its first request.
+    pub begun: Instant,
     /// The snapshot in force.
     pub current: Current,
     /// Where the process stands.
@@ -34,6 +36,8 @@ pub struct Admin {
     pub events: Events,
     /// Why requests went where they went, where that is noted.
     pub explanations: Option<Explanations>,
+    /// The process itself.
+    pub process: Arc<Process>,
 }
 
 /// How long, in milliseconds, somebody may take nothing of an answer: then the connection is ended.
@@ -66,7 +70,9 @@ impl Admin {
             .map(move || warp::reply::json(&witness.evidence()).into_response());
         let status = warp::path!("api" / "v1" / "status")
             .map(move || warp::reply::json(&self.status()).into_response());
-        let metrics = warp::path!("metrics").map(move || scraped.scraped());
+        let metrics = warp::path!("metrics")
+            .and(warp::header::headers_cloned())
+            .map(move |header| scraped.scraped(&header));
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
         let history = events.or(explain).unify();
         let machine = history
@@ -81,13 +87,9 @@ impl Admin {
             .unify()
     }
 
-    fn scraped(&self) -> warp::reply::Response {
-        match self.metrics() {
-            Ok(page) => {
-                warp::reply::with_header(page, CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
-            }
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),
-        }
+    fn scraped(&self, header: &HeaderMap) -> warp::reply::Response {
+        let admin = self.clone();
+        scrape(header, move |page| admin.write(page)).into_response()
     }
 
     fn ready(&self) -> warp::reply::Response {

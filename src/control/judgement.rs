@@ -12,6 +12,7 @@ use crate::config::HealthParams;
 use crate::events::{Event, Events};
 use crate::health::{FileEvent, Report, Ruling, WhenStale};
 use crate::id::{BackendName, UpstreamName};
+use crate::metrics::ProxyCounters;
 use crate::upstream::Upstream;
 
 /// How many names a warning names.
@@ -27,11 +28,12 @@ pub(super) struct Judgement {
     /// What the last report says that nobody understands, as a hash.
     ignored: u64,
     is_stale: bool,
+    counters: Arc<ProxyCounters>,
     events: Events,
 }
 
 impl Judgement {
-    pub fn new(snapshot: &Snapshot, events: Events) -> Self {
+    pub fn new(snapshot: &Snapshot, counters: Arc<ProxyCounters>, events: Events) -> Self {
         let upstreams = &snapshot.config.upstreams;
         let backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
         let health = snapshot.config.health.clone();
@@ -48,6 +50,7 @@ impl Judgement {
             known: backends.map(|backend| backend.name.clone()).collect(),
             ignored: nothing_ignored(),
             is_stale: false,
+            counters,
             events,
         }
     }
@@ -84,8 +87,10 @@ impl Judgement {
                 has_changed = true;
             }
         }
-        let in_force = match has_changed {
-            true => Some(InForce::since(event, Instant::now(), SystemTime::now())),
+        // What changes because time has passed says nothing of how long that takes.
+        let is_news = event.noticed != snapshot.report.event.noticed;
+        let in_force = match has_changed && is_news {
+            true => Some(self.timed(event)),
             false => snapshot.report.in_force,
         };
         self.tell_of_ignored(event.report.as_deref());
@@ -95,6 +100,13 @@ impl Judgement {
             held: self.held(),
             in_force,
         }
+    }
+
+    fn timed(&self, event: &FileEvent) -> InForce {
+        let in_force = InForce::since(event, Instant::now(), SystemTime::now());
+        let time = in_force.since_change.unwrap_or(in_force.since_notice);
+        self.counters.report_in_force.observe(time);
+        in_force
     }
 
     fn rule(&mut self, event: &FileEvent, now: Instant) -> Ruling {

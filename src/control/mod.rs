@@ -20,6 +20,7 @@ use crate::address::Resolver;
 use crate::config::Config;
 use crate::events::Events;
 use crate::health::FileEvent;
+use crate::metrics::ProxyCounters;
 
 use judgement::Judgement;
 
@@ -30,6 +31,7 @@ pub use snapshot::{Current, ReportStatus, Snapshot};
 pub struct Control {
     current: Current,
     judgement: Judgement,
+    counters: Arc<ProxyCounters>,
     resolver: Resolver,
     events: Events,
 }
@@ -37,15 +39,21 @@ pub struct Control {
 impl Control {
     /// Everything as the configuration, the first look at the health file and the resolver say. Needs
     /// a tokio runtime with time.
-    pub async fn start(config: Arc<Config>, health: FileEvent, events: Events) -> Self {
+    pub async fn start(
+        config: Arc<Config>,
+        health: FileEvent,
+        counters: Arc<ProxyCounters>,
+        events: Events,
+    ) -> Self {
         let snapshot = Snapshot::new(config, health, &events);
         let resolver = Resolver::new();
         resolver::round(&resolver, &snapshot.upstreams, &events).await;
-        let mut judgement = Judgement::new(&snapshot, events.clone());
+        let mut judgement = Judgement::new(&snapshot, counters.clone(), events.clone());
         let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
             current: Current::new(snapshot.with_report(report)),
             judgement,
+            counters,
             resolver,
             events,
         }
@@ -73,7 +81,13 @@ impl Control {
         loop {
             let due = self.judgement.due(&self.current.load().report.event);
             tokio::select! {
-                changed = health.changed() => if changed.is_err() { return },
+                changed = health.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = health.borrow().state.name();
+                    self.counters.report_readings.add(state);
+                }
                 () = at(due) => {}
             }
             let event = health.borrow_and_update().clone();

@@ -123,6 +123,10 @@ pub struct ProxyCounters {
     pub connections_closed: Count,
     /// Access log lines dropped.
     pub log_dropped: Count,
+    /// By what the health file was found to be when it had changed.
+    pub report_readings: Words,
+    /// From a change of the health file until it was in force.
+    pub report_in_force: Histogram,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::explain::Explanations;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
+use crate::metrics::{Process, ProxyCounters};
 use crate::proxy::{self, AccessLog, AccessLogWriter, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
@@ -82,14 +83,16 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<()> {
+    let begun = Instant::now();
+    let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
     let events = Events::default();
-    let control = start_control(config.clone(), &file, &events)?;
-    let current = control.current();
     let counters = proxy::counters();
+    let control = start_control(config.clone(), &file, counters.clone(), events.clone())?;
+    let current = control.current();
     let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
     let (access_log, writer) = AccessLog::new(config.access_log.format, counters.clone());
@@ -129,9 +132,11 @@ fn serve(config: Config) -> Result<()> {
     let guard = Guard::new(proxy, config.clients.clone(), connections);
     server.add_service(door(guard, &config)?);
     let admin = Admin {
+        begun,
         current,
         phase: phase.watch(),
         counters,
+        process,
         events: events.clone(),
         explanations,
     };
@@ -160,11 +165,16 @@ fn serve(config: Config) -> Result<()> {
 }
 
 /// Decides everything once, before Pingora and its threads are there.
-fn start_control(config: Arc<Config>, file: &HealthFile, events: &Events) -> Result<Control> {
+fn start_control(
+    config: Arc<Config>,
+    file: &HealthFile,
+    counters: Arc<ProxyCounters>,
+    events: Events,
+) -> Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let start = Control::start(config, file.latest().clone(), events.clone());
+    let start = Control::start(config, file.latest().clone(), counters, events);
     let control = runtime.block_on(start);
     // Not waiting for a resolver that hangs.
     runtime.shutdown_background();

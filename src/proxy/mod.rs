@@ -33,7 +33,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
 use crate::explain::Explanations;
-use crate::metrics::{Count, ProxyCounters, RequestCounts, RequestTimes, Words};
+use crate::health::FileState;
+use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, RequestTimes, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -72,6 +73,8 @@ pub fn counters() -> Arc<ProxyCounters> {
         connections: Count::default(),
         connections_closed: Count::default(),
         log_dropped: Count::default(),
+        report_readings: Words::new(FileState::NAMES),
+        report_in_force: Histogram::default(),
     })
 }
 

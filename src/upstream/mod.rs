@@ -6,6 +6,7 @@
 //! outdated report. [`Work`] ties a lease to the connection, because a slot belongs to the
 //! backend's work and not to our request.
 
+mod account;
 mod backend;
 mod connect;
 #[cfg(test)]
@@ -57,14 +58,15 @@ pub use selection::Balance;
 pub use sightings::Evidence;
 pub use socket::BackendSocket;
 pub use survey::{Counts, Finding, LISTED_MAX, Survey};
-pub use view::{BackendView, Ineligible, UpstreamView};
+pub use view::{BackendView, Ineligible, QueueView, UpstreamView};
 pub use work::Work;
 
+use account::Terms;
 use health_check::{Identity, RulingHealth};
 use queue::Rules;
 use selection::{Selection, Selector};
 use service::ServiceTime;
-use slots::{Edition, Slots, Terms};
+use slots::{Edition, Slots};
 use sync::Mutex;
 
 /// A backend's place in its upstream's configuration order.
@@ -301,17 +303,27 @@ impl Upstream {
         self.service.mean()
     }
 
-    /// How long a request that comes now would wait: those who wait, times what each takes, by how many
-    /// are served at once. `None` where that is not known: nobody is eligible, or nothing was answered
-    /// yet.
-    pub fn expected_wait(&self) -> Option<Duration> {
-        let (waiting, slots) = {
+    /// How long this guest would wait if it came now: those who would be called before it, times what each
+    /// takes, by how many are served at once. `None` where that is not known: nobody is eligible, or nothing
+    /// was answered yet.
+    pub fn expected_wait(&self, guest: &Guest) -> Option<Duration> {
+        let now = Instant::now();
+        let (ahead, slots) = {
             let slots = self.slots.lock();
-            (slots.waiting(), slots.eligible_slots())
+            (slots.ahead_of(guest, now), slots.eligible_slots())
         };
-        let service = self.service.mean()?;
-        let wait = service.as_secs_f64() * waiting as f64 / slots as f64;
-        Duration::try_from_secs_f64(wait).ok()
+        let service = self.service.mean()?.as_secs_f64();
+        let until_called = |ahead: usize| {
+            let wait = service * ahead as f64 / slots as f64;
+            Duration::try_from_secs_f64(wait).ok()
+        };
+        let wait = until_called(ahead.by_urgency)?;
+        // It need not wait for all that is more urgent: after a while its class has a share.
+        let (Some(priority), Some(once_due)) = (&self.params.queue.priority, ahead.once_due) else {
+            return Some(wait);
+        };
+        let shared = priority.aging.saturating_add(until_called(once_due)?);
+        Some(wait.min(shared))
     }
 
     /// What can be testified of every backend, in configuration order.
@@ -321,23 +333,6 @@ impl Upstream {
         backends
             .map(|(backend, account)| (backend, Evidence::of(backend, account, now)))
             .collect()
-    }
-
-    /// Everything as it is now; one consistent look.
-    pub fn view(&self) -> UpstreamView<'_> {
-        let (ruling, waiting, accounts) = {
-            let slots = self.slots.lock();
-            let ruling = slots.ruling().clone();
-            (ruling, slots.waiting(), slots.accounts().to_vec())
-        };
-        let backends = self.backends.iter().zip(&accounts);
-        UpstreamView {
-            waiting,
-            backends: backends
-                .map(|(backend, account)| BackendView::new(backend, account, &ruling))
-                .collect(),
-            ruling,
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a change of health is told as: an event for each backend that it concerns, of a bounded number.
 
+use super::account::Terms;
 use super::health_check::Identity;
-use super::slots::{Edition, Terms};
+use super::slots::Edition;
 use super::{Backend, Ineligible, NAMED_MAX, Upstream};
 use crate::events::Event;
 use crate::health::Ruling;

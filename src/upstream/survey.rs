@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::slots::Account;
+use super::account::Account;
 
 /// How many backends are looked at one by one, the first in configuration order; the others are counted.
 pub const LISTED_MAX: usize = 16;

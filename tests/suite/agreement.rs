@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Backend, Proxy, Response, Units, ask_on, backend, get, post, proxy, request, until,
+    Backend, Proxy, Response, Scraped, Units, ask_on, backend, get, post, proxy, request, until,
 };
-use crate::metrics::{Page, scrape_after};
+use crate::metrics::scrape_after;
 
 /// How a request ended, for its client: its status and, where the proxy answered by itself, its reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -217,7 +217,7 @@ fn target(upstream: &str, id: &str) -> String {
 struct Run {
     clients: Seen,
     log: Vec<Value>,
-    page: Page,
+    page: Scraped,
     /// The numbers of all that reached a backend.
     reached: HashSet<String>,
 }
