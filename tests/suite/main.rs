@@ -62,4 +62,5 @@ mod stalls;
 mod stopping;
 mod timeouts;
 mod upgrade;
+mod watchers;
 mod zlib;
