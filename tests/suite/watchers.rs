@@ -42,7 +42,7 @@ async fn watch(lb: &Proxy) -> (JoinSet<()>, Vec<Client>) {
 async fn round(lb: &Proxy, names: &[String], number: usize) -> Tally {
     let running = load(lb.address()).clients(CLIENTS).spawn();
     for second in 0..ROUND.as_secs() as usize {
-        let healthy = (number + second) % 2 == 0;
+        let healthy = (number + second).is_multiple_of(2);
         let said: Vec<_> = names[..20]
             .iter()
             .map(|name| (name.as_str(), healthy))
