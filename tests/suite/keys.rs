@@ -141,6 +141,14 @@ const TESTS: &[(&str, &str)] = &[
         "limits::a_route_that_is_full_leaves_room_to_another",
     ),
     (
+        "explain.capacity",
+        "explain::only_the_last_ones_are_remembered_and_of_one_id_the_newest",
+    ),
+    (
+        "explain.debug_token",
+        "explain::who_knows_the_token_is_told_in_the_answer_and_nobody_else",
+    ),
+    (
         "request_id",
         "request_ids::whose_word_is_taken_is_a_matter_of_configuration",
     ),
