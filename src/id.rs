@@ -1,10 +1,14 @@
 //! What things are called. A name is the identity of a backend or an upstream across reloads and
-//! in the health file; addresses are not.
+//! in the health file; addresses are not. A request's name is whatever its client says, or made.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+
+mod request;
+
+pub use request::RequestId;
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {

@@ -61,6 +61,8 @@ impl Admin {
         ];
         for (metric, time) in times {
             let mut family = page.metric(metric)?;
+            let labels = [("upstream", ""), ("backend", "")];
+            family.histogram(&labels, time(&self.counters.unrouted_times))?;
             for (name, upstream) in self.current.load_full().upstreams.iter() {
                 let labels = [("upstream", name.as_str()), ("backend", "")];
                 family.histogram(&labels, time(&upstream.times))?;

@@ -34,6 +34,7 @@ mod listeners;
 mod notes;
 mod queue;
 mod reference;
+mod request_id;
 mod routes;
 mod scalar;
 mod section;
@@ -49,6 +50,7 @@ pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use limits::LimitParams;
 pub use listeners::{AdminParams, ListenerParams};
 pub use reference::{KeyReference, keys};
+pub use request_id::RequestIdParams;
 pub use server::ServerKeys;
 
 /// Room for 100,000 backends; a wrong path must not fill the memory.
@@ -73,6 +75,8 @@ pub struct Config {
     pub admin: AdminParams,
     /// How requests are logged.
     pub access_log: AccessLogParams,
+    /// Where a request's id comes from.
+    pub request_id: RequestIdParams,
     /// Whether answers tell how long they took, and where. Default no.
     pub server_timing: bool,
     /// As written, not empty. Each upstream exists; no two take the same requests.
@@ -261,6 +265,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind, &binds);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
+    let request_id = request_id::read(&mut ours);
     let server_timing = ours.value(
         "server_timing",
         "false",
@@ -291,6 +296,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         poller,
         admin,
         access_log,
+        request_id,
         server_timing,
         routes,
         upstreams,

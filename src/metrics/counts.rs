@@ -111,6 +111,8 @@ impl Words {
 pub struct ProxyCounters {
     /// Requests that belong to no upstream.
     pub unrouted: RequestCounts,
+    /// Theirs too; they never wait.
+    pub unrouted_times: RequestTimes,
     /// By why the proxy answered by itself.
     pub refusals: Words,
     /// By why an attempt was made again.

@@ -10,6 +10,7 @@ use super::concurrency::Permit;
 use super::fault::Fault;
 use super::headers::Asked;
 use crate::door::Awaited;
+use crate::id::RequestId;
 use crate::upstream::{Backend, BackendIndex, BackendSocket, Ticket, Upstream, Work};
 
 /// One request's state.
@@ -18,6 +19,8 @@ pub struct Context {
     pub(super) arrived: Instant,
     /// When it was ready to be sent: its header, and the body if that is read ahead.
     pub(super) ready: Instant,
+    /// What it is called, unless ids are off.
+    pub(super) id: Option<RequestId>,
     /// Where it goes, and what is asked for there, if that is something else.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) target: Option<Uri>,
@@ -67,6 +70,7 @@ impl Context {
         Self {
             arrived: now,
             ready: now,
+            id: None,
             upstream: None,
             target: None,
             asked: Asked::default(),

@@ -8,16 +8,19 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
+use crate::id::RequestId;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// How many fields are added to a request at the most.
-const ADDED: usize = 4;
+const ADDED: usize = 5;
 
 /// The gateway's own entry in `Via` (RFC 9110, section 7.6.3).
 const VIA: &str = "1.1 maitred";
@@ -46,17 +49,24 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// Takes a request in: adds where it came from, and gives up the letter case of its fields' names, which
+/// Takes a request in: adds where it came from and what it is called, and gives up the letter case of its fields' names, which
 /// means nothing (RFC 9110, section 5.1) and would have to be kept in a second map, copied with the first.
 /// To be called once per request.
 ///
 /// # Errors
 /// When what was parsed once can't be parsed again.
-pub(super) fn take_in(request: &mut RequestHeader, client: Option<HeaderValue>) -> Result<()> {
+pub(super) fn take_in(
+    request: &mut RequestHeader,
+    client: Option<HeaderValue>,
+    id: Option<&RequestId>,
+) -> Result<()> {
     let odd_target = odd_target(request).map(<[u8]>::to_vec);
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut parts = request::Parts::from(std::mem::replace(request, nothing));
     add_origin(&mut parts.headers, client)?;
+    if let Some(id) = id {
+        parts.headers.insert(REQUEST_ID, id.value().clone());
+    }
     *request = parts.into();
     odd_target.map_or(Ok(()), |target| request.set_raw_path(&target))
 }
@@ -110,6 +120,8 @@ pub(super) struct Asked {
     pub(super) hop_by_hop: bool,
     /// There is an `Expect`.
     pub(super) leave: bool,
+    /// There is an `X-Request-Id`.
+    pub(super) request_id: bool,
     /// There is an `X-Request-Timeout`.
     pub(super) timeout: bool,
     is_chunked: bool,
@@ -122,12 +134,18 @@ impl Asked {
         for name in headers.keys() {
             asked.hop_by_hop |= REQUEST_HOP_BY_HOP.contains(name);
             asked.leave |= *name == header::EXPECT;
+            asked.request_id |= *name == REQUEST_ID;
             asked.timeout |= *name == REQUEST_TIMEOUT;
             asked.is_chunked |= *name == header::TRANSFER_ENCODING;
             asked.has_length |= *name == header::CONTENT_LENGTH;
         }
         asked
     }
+}
+
+/// Whether another answer follows this one.
+pub(super) fn is_interim(response: &ResponseHeader) -> bool {
+    response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Drops the fields of an answer that concern the backend's connection only, those that
@@ -228,6 +246,15 @@ pub(super) fn tell_timing(
     Ok(())
 }
 
+/// Tells the client what its request is called; what the backend calls it is dropped, so that the client knows it by
+/// the name that it has in the log.
+pub(super) fn tell_id(response: &mut ResponseHeader, id: Option<&RequestId>) -> Result<()> {
+    id.map_or(Ok(()), |id| {
+        // As a string, which keeps its case.
+        response.insert_header("X-Request-Id", id.value().clone())
+    })
+}
+
 /// How many bytes this request has on the wire; `None` if its body is chunked.
 pub(super) fn request_length(session: &Session, asked: Asked) -> Option<u64> {
     if asked.is_chunked {
@@ -261,7 +288,7 @@ mod tests {
             request.append_header("X-Forwarded-For", client).unwrap();
         }
         let client = HeaderValue::from_static("10.0.0.3");
-        take_in(&mut request, Some(client)).unwrap();
+        take_in(&mut request, Some(client), None).unwrap();
         assert_eq!(
             request.headers["x-forwarded-for"],
             "10.0.0.1, 10.0.0.2, 10.0.0.3"
@@ -272,7 +299,7 @@ mod tests {
     fn a_target_stays_as_it_was_written() {
         for target in [&b"/a?b=%20"[..], b"http://a.example/b", b"/\xff", b"*"] {
             let mut request = RequestHeader::build("GET", target, None).unwrap();
-            take_in(&mut request, None).unwrap();
+            take_in(&mut request, None, None).unwrap();
             assert_eq!(request.raw_path(), target);
         }
     }

@@ -13,6 +13,7 @@ mod guest;
 mod headers;
 mod outcome;
 mod reply;
+mod request_id;
 mod seating;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
 use crate::health::FileState;
-use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, Words};
+use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, RequestTimes, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -61,6 +62,7 @@ pub struct Proxy {
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
         unrouted: RequestCounts::default(),
+        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
         connections: Count::default(),
@@ -126,7 +128,9 @@ impl ProxyHttp for Proxy {
             stream.set_request_length(headers::request_length(session, asked));
             stream.address().clone()
         });
-        headers::take_in(session.req_header_mut(), client)
+        let params = self.current.load().config.request_id;
+        context.id = request_id::of(params, asked, &session.req_header().headers);
+        headers::take_in(session.req_header_mut(), client, context.id.as_ref())
     }
 
     /// The first slot is taken here and not in `upstream_peer`, because here a refusal can leave the
@@ -224,6 +228,12 @@ impl ProxyHttp for Proxy {
             // Answered by us: the body is sent when there is a slot.
             request.remove_header(&header::EXPECT);
         }
+        if context.asked.hop_by_hop
+            && let Some(id) = &context.id
+        {
+            // Dropped if the client's `Connection` names it, which is about a field of the client's, not about ours.
+            request.insert_header(headers::REQUEST_ID, id.value().clone())?;
+        }
         if let Some(work) = &mut context.work {
             work.sending();
         }
@@ -257,8 +267,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
-        {
+        if headers::is_interim(response) {
             return Ok(());
         }
         let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -309,6 +318,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if headers::is_interim(response) {
+            return Ok(());
+        }
+        headers::tell_id(response, context.id.as_ref())?;
         if context.tells_timing {
             headers::tell_timing(response, context.record.queued, context.record.answered)?;
         }

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::fault::Fault;
 use super::headers;
 use crate::control::Snapshot;
+use crate::id::RequestId;
 
 /// Answers a request with `fault`, if nothing was answered yet. The connection stays open when the
 /// request was read to its end and `keep_alive` holds.
@@ -33,16 +34,21 @@ pub(super) async fn write(
     if !keep_alive || !body_may_come {
         session.set_keepalive(None);
     }
+    let id = context.id.as_ref();
     let details = details(context, fault, snapshot);
     let (kind, body) = if wants_json(session) {
-        ("application/json", format!("{}\n", as_json(fault, details)))
+        (
+            "application/json",
+            format!("{}\n", as_json(fault, id, details)),
+        )
     } else {
-        ("text/plain; charset=utf-8", as_text(fault, &details))
+        ("text/plain; charset=utf-8", as_text(fault, id, &details))
     };
     let mut response = ResponseHeader::build(fault.status(), Some(6))?;
     response.insert_header(header::CONTENT_TYPE, kind)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    headers::tell_id(&mut response, context.id.as_ref())?;
     if let Fault::MethodNotAllowed(allow) = fault {
         response.insert_header(header::ALLOW, allow)?;
     }
@@ -123,16 +129,22 @@ fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Valu
     }))
 }
 
-fn as_json(fault: &Fault, details: Option<Value>) -> Value {
+fn as_json(fault: &Fault, id: Option<&RequestId>, details: Option<Value>) -> Value {
     let mut body = json!({ "error": fault.code(), "message": fault.message() });
+    if let Some(id) = id {
+        body["request_id"] = id.as_str().into();
+    }
     if let (Value::Object(body), Some(Value::Object(details))) = (&mut body, details) {
         body.extend(details);
     }
     body
 }
 
-fn as_text(fault: &Fault, details: &Option<Value>) -> String {
+fn as_text(fault: &Fault, id: Option<&RequestId>, details: &Option<Value>) -> String {
     let mut text = format!("{} {}: {}\n", fault.status(), fault.code(), fault.message());
+    if let Some(id) = id {
+        text += &format!("request id: {}\n", id.as_str());
+    }
     let Some(details) = details else { return text };
     for (name, backend) in details["backends"].as_object().into_iter().flatten() {
         text += &format!(

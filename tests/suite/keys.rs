@@ -141,6 +141,10 @@ const TESTS: &[(&str, &str)] = &[
         "limits::a_route_that_is_full_leaves_room_to_another",
     ),
     (
+        "request_id",
+        "request_ids::whose_word_is_taken_is_a_matter_of_configuration",
+    ),
+    (
         "server_timing",
         "limits::an_answer_tells_its_times_where_that_is_wanted",
     ),

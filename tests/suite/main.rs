@@ -12,6 +12,7 @@
 mod harness;
 
 mod addresses;
+mod agreement;
 mod answers;
 mod balance;
 mod bodies;
@@ -49,6 +50,7 @@ mod poller_schedule;
 mod pypi;
 mod queue;
 mod readme;
+mod request_ids;
 mod requests;
 mod retries;
 mod slots;

@@ -149,7 +149,7 @@ fn server_of(command: &str) -> Option<&'static str> {
 }
 
 /// The line without what differs from run to run: a point in time, the value of a field `total=0.003956`, a number
-/// of seconds or milliseconds (and so the length of a text that has some), our version.
+/// of seconds or milliseconds (and so the length of a text that has some), a request's id, our version.
 fn blurred(line: &str) -> String {
     for field in ["Date: ", "Content-Length: "] {
         if line.starts_with(field) {
@@ -162,9 +162,10 @@ fn blurred(line: &str) -> String {
     let blurred = words.iter().enumerate().map(|(index, word)| {
         let next = words.get(index + 1).copied().unwrap_or_default();
         let is_time = word.ends_with('Z') && word.contains('T') && word.contains(':');
+        let is_id = word.len() == 36 && word.matches('-').count() == 4;
         let is_duration = ["s", "s,", "ms", "ms,"].contains(&next) && is_number(word);
         match word.split_once('=') {
-            _ if is_time || is_duration => "#".to_owned(),
+            _ if is_time || is_duration || is_id => "#".to_owned(),
             Some((field, value)) if value.contains('.') && is_number(value) => format!("{field}=#"),
             _ => (*word).to_owned(),
         }

@@ -25,7 +25,7 @@ mod wsgi;
 pub use backend::{Backend, backend};
 pub use client::{Client, Request, Response, get, head, post, request};
 pub use duration::Units;
-pub use load::{Tally, load};
+pub use load::{Tally, ask_on, load};
 pub use patience::{soon, until};
 pub use ports::{consecutive_ports, free_port};
 pub use program::{Program, run_to_end};

@@ -59,6 +59,11 @@ impl Scraped {
         self.each(metric, labels).sum()
     }
 
+    /// [`Self::sum`] of what is counted in whole numbers.
+    pub fn count(&self, metric: &str, labels: &[&str]) -> usize {
+        self.sum(metric, labels) as usize
+    }
+
     /// Whether there is such a sample.
     pub fn has(&self, metric: &str, labels: &[&str]) -> bool {
         self.each(metric, labels).next().is_some()
