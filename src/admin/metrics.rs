@@ -104,7 +104,7 @@ impl Admin {
             .collect();
         let mut family = page.metric(&declared::WAITING)?;
         for (name, view) in &views {
-            family.gauge(&[("upstream", *name)], view.waiting as u64)?;
+            family.gauge(&[("upstream", *name)], view.queue.waiting as u64)?;
         }
         let mut family = page.metric(&declared::WAITING_MAX)?;
         for (name, upstream) in snapshot.upstreams.iter() {

@@ -1,32 +1,43 @@
 //! What the proxy tells of itself, on an address of its own: alive, ready, and the status of
 //! everything that a request is decided by.
 
+mod events;
 mod evidence;
 mod metrics;
 mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
 use warp::http::{HeaderMap, StatusCode};
 use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
+use crate::events::Events;
 use crate::metrics::{Process, ProxyCounters, scrape};
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Admin {
+    /// When the process began, or soon after; before its first request.
+    pub begun: Instant,
     /// The snapshot in force.
     pub current: Current,
     /// Where the process stands.
     pub phase: PhaseWatch,
     /// What is counted for the whole process.
     pub counters: Arc<ProxyCounters>,
+    /// What has changed.
+    pub events: Events,
     /// The process itself.
     pub process: Arc<Process>,
 }
+
+/// How long, in milliseconds, somebody may take nothing of an answer: then the connection is ended.
+const WRITE_TIMEOUT: u32 = 10_000;
 
 impl Admin {
     /// Serves until dropped:
@@ -34,8 +45,11 @@ impl Admin {
     /// - `/readyz`: 200 while it takes new requests, 503 before and after. Never the backends' health;
     /// - `/api/v1/status`: everything, as JSON;
     /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON;
+    /// - `/api/v1/events`: what changed and why, as JSON or live;
     /// - `/metrics`: what is counted, for Prometheus.
     pub async fn serve(self, listener: TcpListener) {
+        // Connections inherit it. Fails only on a socket that is none of TCP's.
+        let _ = set_tcp_user_timeout(&listener, WRITE_TIMEOUT);
         warp::serve(self.pages()).incoming(listener).run().await;
     }
 
@@ -44,6 +58,7 @@ impl Admin {
         let alive = warp::path!("healthz").map(|| plain(StatusCode::OK, "alive\n"));
         let (readiness, scraped) = (self.clone(), self.clone());
         let ready = warp::path!("readyz").map(move || readiness.ready());
+        let events = events::page(self.events.clone());
         let witness = self.clone();
         let evidence = warp::path!("api" / "v1" / "evidence")
             .map(move || warp::reply::json(&witness.evidence()).into_response());
@@ -53,7 +68,13 @@ impl Admin {
             .and(warp::header::headers_cloned())
             .map(move |header| scraped.scraped(&header));
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
-        let machine = evidence.or(status).unify().or(metrics).unify();
+        let machine = events
+            .or(evidence)
+            .unify()
+            .or(status)
+            .unify()
+            .or(metrics)
+            .unify();
         get.and(alive.or(ready).unify().or(machine).unify())
             .or(unknown)
             .unify()

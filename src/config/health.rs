@@ -115,7 +115,8 @@ const WHEN_MISSING: &[(&str, WhenMissing)] = &[
 const STALE_AFTER_MIN: Duration = Duration::from_secs(30);
 /// So many waits of the poller fit into that default.
 const WAITS_UNTIL_STALE: u32 = 3;
-/// What a round may take beside wait and ping: to write the file and to notice that.
+/// What a round may take beside wait and ping: to ask proxies, to write the file and to notice that; as much
+/// again where they are asked before a ping, too.
 const ROUND_SPARE: Duration = Duration::from_secs(1);
 
 /// The `health` section, whose file `poller` keeps fresh.
@@ -173,7 +174,8 @@ pub(super) fn read(mut section: Section<'_>, poller: &PollerParams) -> HealthPar
 fn stale_after_reader(poller: &PollerParams) -> Reader<'static, Duration> {
     let inner = duration();
     let form = format!("{}, at least a round of the poller", inner.form());
-    let round = longest_wait(poller) + poller.timeout + ROUND_SPARE;
+    let spare = ROUND_SPARE * (1 + u32::from(poller.skip_when_busy));
+    let round = longest_wait(poller) + poller.timeout + spare;
     let shown = humantime::format_duration;
     let expected = format!(
         "at least {}, a round of the poller (interval {}, jitter {}%, timeout {}) and {}: raise it or \
@@ -182,7 +184,7 @@ fn stale_after_reader(poller: &PollerParams) -> Reader<'static, Duration> {
         shown(poller.interval),
         poller.jitter_percent,
         shown(poller.timeout),
-        shown(ROUND_SPARE),
+        shown(spare),
     );
     // An interval that is wrong is reported there, and is zero here.
     let is_known = !poller.interval.is_zero();

@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 
 use crate::address::Resolver;
 use crate::config::Config;
+use crate::events::Events;
 use crate::health::FileEvent;
 use crate::metrics::ProxyCounters;
 
@@ -32,6 +33,7 @@ pub struct Control {
     judgement: Judgement,
     counters: Arc<ProxyCounters>,
     resolver: Resolver,
+    events: Events,
 }
 
 impl Control {
@@ -41,17 +43,19 @@ impl Control {
         config: Arc<Config>,
         health: FileEvent,
         counters: Arc<ProxyCounters>,
+        events: Events,
     ) -> Self {
-        let snapshot = Snapshot::new(config, health);
+        let snapshot = Snapshot::new(config, health, &events);
         let resolver = Resolver::new();
-        resolver::round(&resolver, &snapshot.upstreams).await;
-        let mut judgement = Judgement::new(&snapshot, counters.clone());
+        resolver::round(&resolver, &snapshot.upstreams, &events).await;
+        let mut judgement = Judgement::new(&snapshot, counters.clone(), events.clone());
         let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
             current: Current::new(snapshot.with_report(report)),
             judgement,
             counters,
             resolver,
+            events,
         }
     }
 
@@ -63,11 +67,11 @@ impl Control {
     /// Puts each change in force, until nobody watches the health file any more.
     pub async fn run(self, health: watch::Receiver<FileEvent>) {
         let upstreams = self.current.load_full().upstreams.clone();
-        let resolver = self.resolver.clone();
+        let (resolver, events) = (self.resolver.clone(), self.events.clone());
         tokio::select! {
             () = self.obey(health) => {}
             () = async {
-                resolver::run(resolver, upstreams).await;
+                resolver::run(resolver, upstreams, events).await;
                 std::future::pending().await
             } => {}
         }

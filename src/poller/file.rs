@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use super::record::Judgement;
 use super::task::Task;
+use crate::events::Events;
 use crate::health::{self, FileEvent, HealthFile, Judged, LockError, Writer};
 use crate::id::BackendName;
 
@@ -96,7 +97,7 @@ impl PolledFile {
             waiting: None,
             trouble: None,
             events,
-            _watching: Task::spawn(health::watch(file, publish)),
+            _watching: Task::spawn(health::watch(file, publish, Events::default())),
         })
     }
 

@@ -12,6 +12,7 @@
 mod harness;
 
 mod addresses;
+mod admin;
 mod agreement;
 mod answers;
 mod balance;
@@ -22,6 +23,7 @@ mod connections;
 mod contributing;
 mod demo;
 mod early_bytes;
+mod events;
 mod failover;
 mod fairness;
 mod flips;

@@ -450,6 +450,10 @@ fn a_file_may_not_go_stale_between_two_rounds_of_the_poller() {
             ours("health: { stale_after: 13s }\npoller: { jitter: 1% }"),
             "c:2:26: maitred.health.stale_after: 13s is not at least 13s 100ms, a round of the poller (interval 10s, jitter 1%, timeout 2s) and 1s: raise it or shorten those, or off",
         ),
+        (
+            ours("health: { stale_after: 13s }\npoller: { skip_when_busy: true }"),
+            "c:2:26: maitred.health.stale_after: 13s is not at least 14s, a round of the poller (interval 10s, jitter 0%, timeout 2s) and 2s: raise it or shorten those, or off",
+        ),
         (ours("health: { stale_after: 13s }"), ""),
         // One mistake is one problem.
         (

@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 
 use super::client::get;
 use super::duration::Units;
+use super::needs::python;
 use super::patience::soon;
-use super::wsgi::python;
 
 /// The parser of the format's own authors, which takes nothing that the format does not allow.
 const STRICT: &str = "
