@@ -14,6 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::access_log::AccessLogParams;
 use crate::routing::Route;
 use crate::upstream::UpstreamParams;
 
@@ -43,7 +44,6 @@ mod tests;
 mod tree;
 mod upstreams;
 
-pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use limits::LimitParams;

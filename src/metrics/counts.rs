@@ -16,6 +16,11 @@ impl Count {
         self.0.fetch_add(1, Relaxed);
     }
 
+    /// So many more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
     /// So many until now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

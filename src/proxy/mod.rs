@@ -2,7 +2,7 @@
 //! gets its slot is in `admission` and `seating`, how an attempt ends in `attempt`, what is decided in
 //! `policy` and `upstream`, what is said in `reply` and `headers`.
 
-mod access_log;
+mod access_event;
 mod admission;
 mod attempt;
 mod body;
@@ -29,6 +29,7 @@ use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::access_log::AccessLog;
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
 use crate::metrics::{Count, ProxyCounters, RequestCounts, Words};
@@ -39,7 +40,6 @@ use concurrency::Concurrency;
 use headers::Asked;
 use outcome::Outcome;
 
-pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
 pub use fault::Fault;
 
@@ -372,10 +372,7 @@ impl ProxyHttp for Proxy {
         context.work = None;
         let outcome = Outcome::of(session, context);
         outcome.count(session, context, &self.counters);
-        if self.access_log.is_on() {
-            self.access_log
-                .log(access_log::event(session, context, &outcome));
-        }
+        access_event::log(&self.access_log, session, context, &outcome);
     }
 
     /// The access log has it all, once per request.
