@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 use maitred::events::Events;
 use maitred::health::{Report, Ruling, State};
+use maitred::policy::retry::RetryParams;
 use maitred::upstream::{
     Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, PriorityParams, QueueParams,
     Timeouts, Turn, Upstream, UpstreamParams,
@@ -78,6 +79,7 @@ pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Up
                 idle: timeout,
                 request: timeout,
             },
+            retry: RetryParams::default(),
             busy_limit: timeout,
             sources: Arc::default(),
             backends: (0..backends).map(backend).collect(),

@@ -23,6 +23,8 @@ pub struct AccessEvent {
     pub bytes_sent: u64,
     /// How often it was sent to a backend.
     pub attempts: u32,
+    /// How often it was tried again.
+    pub retries: u32,
     /// From the header's end to the answer's.
     pub total: Duration,
     /// Waiting for a slot.

@@ -39,7 +39,7 @@ macro_rules! field {
 }
 
 /// In the order in which they are written.
-pub(super) static FIELDS: [Field; 20] = [
+pub(super) static FIELDS: [Field; 21] = [
     field!(
         "time",
         "",
@@ -107,6 +107,12 @@ pub(super) static FIELDS: [Field; 20] = [
         "How often something of it was sent to a backend."
     ),
     field!(
+        "retries",
+        "retries=",
+        |event| Value::Count(event.retries.into()),
+        "How often it was tried again, also where nothing had been sent."
+    ),
+    field!(
         "total_seconds",
         "total=",
         |event| Value::Seconds(Some(event.total)),
@@ -152,7 +158,7 @@ pub(super) static FIELDS: [Field; 20] = [
         "retried",
         "retried=",
         |event| Value::Word(event.retried.map(str::as_bytes)),
-        "Why it was sent again, the last time: `connect_failure`, `stale_connection`, `reset` or `shortage`. Absent if it was not."
+        "Why it was sent again, the last time: `connect_failure`, `stale_connection`, `reset_before_response`, `502`, `503`, `504`, `timeout`, or `shortage` of something of the proxy's own. Absent if it was not."
     ),
     field!(
         "trace_id",

@@ -31,6 +31,7 @@ fn event() -> AccessEvent {
         bytes_received: 0,
         bytes_sent: 5,
         attempts: 2,
+        retries: 1,
         total: Duration::from_millis(12),
         queued: Duration::from_millis(2),
         first_byte: Some(Duration::from_micros(9_500)),
@@ -100,7 +101,7 @@ fn a_text_line_has_every_field() {
     assert_eq!(
         written(Format::Text, &[], &event()),
         "1970-01-02T00:00:00.007Z 10.0.0.1 GET /home?q=1 200 id=018f-id host=shop.example protocol=HTTP/1.1 \
-         upstream=demo backend=server1 attempts=2 total=0.012000 queue=0.002000 first_byte=0.009500 \
+         upstream=demo backend=server1 attempts=2 retries=1 total=0.012000 queue=0.002000 first_byte=0.009500 \
          backend_time=0.010000 received=0 sent=5 reason=- retried=connect_failure \
          trace=4bf92f3577b34da6a3ce929d0e0e4736"
     );
@@ -112,7 +113,7 @@ fn a_json_line_has_every_field() {
         written(Format::Json, &[], &event()),
         "{\"time\":\"1970-01-02T00:00:00.007Z\",\"client\":\"10.0.0.1\",\"method\":\"GET\",\"target\":\"/home?q=1\",\
          \"status\":200,\"request_id\":\"018f-id\",\"host\":\"shop.example\",\"protocol\":\"HTTP/1.1\",\
-         \"upstream\":\"demo\",\"backend\":\"server1\",\"attempts\":2,\"total_seconds\":0.012000,\
+         \"upstream\":\"demo\",\"backend\":\"server1\",\"attempts\":2,\"retries\":1,\"total_seconds\":0.012000,\
          \"queue_seconds\":0.002000,\"first_byte_seconds\":0.009500,\"backend_seconds\":0.010000,\
          \"bytes_received\":0,\"bytes_sent\":5,\"reason\":null,\"retried\":\"connect_failure\",\
          \"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\"}"
@@ -123,7 +124,7 @@ fn a_json_line_has_every_field() {
 fn what_is_not_known_is_a_dash_or_null_and_times_keep_their_zeros() {
     assert_eq!(
         written(Format::Text, &HEADERS, &bare_event()),
-        "1970-01-02T00:00:00.007Z - - - 200 id=- host=- protocol=HTTP/1.1 upstream=- backend=- attempts=2 \
+        "1970-01-02T00:00:00.007Z - - - 200 id=- host=- protocol=HTTP/1.1 upstream=- backend=- attempts=2 retries=1 \
          total=61.000020 queue=0.002000 first_byte=- backend_time=- received=0 sent=5 reason=- retried=- trace=- \
          user-agent=- referer=-"
     );

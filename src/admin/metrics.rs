@@ -42,6 +42,7 @@ impl Admin {
         let words = [
             (&declared::REFUSALS, &self.counters.refusals),
             (&declared::RETRIES, &self.counters.retries),
+            (&declared::RETRIES_DENIED, &self.counters.retries_denied),
         ];
         for (metric, words) in words {
             let mut family = page.metric(metric)?;

@@ -37,6 +37,7 @@ mod notes;
 mod queue;
 mod reference;
 mod request_id;
+mod retry;
 mod routes;
 mod scalar;
 mod section;

@@ -13,6 +13,7 @@ use super::health::{self, ProbeParams};
 use super::listeners::Binds;
 use super::notes::Place;
 use super::queue;
+use super::retry;
 use super::scalar::{self, duration};
 use super::section::{Section, Value};
 
@@ -58,6 +59,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
     );
     let queue = queue::read(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
+    let retry = retry::read(section.section("retry"));
     let busy_limit = section.value_or(
         "busy_limit",
         ("`timeouts.response_header`", timeouts.response_header),
@@ -81,6 +83,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         balance,
         queue,
         timeouts,
+        retry,
         busy_limit,
         sources: Arc::default(),
         backends: backends?,

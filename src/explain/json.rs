@@ -82,6 +82,7 @@ impl Explanation {
             "answered_seconds": self.seconds(attempt.answered),
             "served_seconds": self.seconds(attempt.served),
             "failed": attempt.failed,
+            "retry_denied": attempt.denied,
         });
         if lists_backends {
             let candidates: Vec<_> = self

@@ -72,6 +72,8 @@ pub struct Attempt {
     pub(super) served: Option<Instant>,
     /// What went wrong with it.
     pub(super) failed: Option<&'static str>,
+    /// Why there is no other, though one was wanted.
+    pub(super) denied: Option<&'static str>,
 }
 
 /// What became of a request.
@@ -143,6 +145,7 @@ impl Explanation {
             answered: None,
             served: None,
             failed: None,
+            denied: None,
         };
         self.attempts.push(attempt);
         self.attempts.last_mut().map(|attempt| &mut attempt.survey)
@@ -188,6 +191,11 @@ impl Attempt {
     /// It failed for this reason.
     pub fn failed(&mut self, why: &'static str) {
         self.failed = Some(why);
+    }
+
+    /// It is not made again for this reason, though that was wanted.
+    pub fn denied(&mut self, why: &'static str) {
+        self.denied = Some(why);
     }
 }
 

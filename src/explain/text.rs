@@ -134,6 +134,9 @@ impl Explanation {
         if let Some(why) = attempt.failed {
             writeln!(text, "    failed: {why}")?;
         }
+        if let Some(why) = attempt.denied {
+            writeln!(text, "    not tried again: {why}")?;
+        }
         Ok(())
     }
 

@@ -122,6 +122,8 @@ pub struct ProxyCounters {
     pub refusals: Words,
     /// By why an attempt was made again.
     pub retries: Words,
+    /// By why none was made where one was wanted.
+    pub retries_denied: Words,
     /// Client connections accepted.
     pub connections: Count,
     /// Those of them that are over.

@@ -96,6 +96,11 @@ pub static RETRIES: Metric = counter(
     "maitred_retries",
     "Attempts that were made because the one before had failed.",
 );
+/// Labels: `reason` (`method`, `body`, `attempts`, `deadline`, `budget`).
+pub static RETRIES_DENIED: Metric = counter(
+    "maitred_retries_denied",
+    "Requests that failed for a reason after which they are sent again, and were not.",
+);
 /// Labels: `upstream`, `backend`, `outcome` (`answered`, `failed`).
 pub static ATTEMPTS: Metric = counter(
     "maitred_attempts",

@@ -1,6 +1,7 @@
 //! Pure decisions: time and randomness are arguments.
 
 pub mod backoff;
+pub mod budget;
 pub mod excuse;
 pub mod jitter;
 pub mod retry;

@@ -36,6 +36,7 @@ fn event(session: &Session, context: &Context, outcome: &Outcome<'_>, texts: Tex
         bytes_received: session.body_bytes_read() as u64,
         bytes_sent: session.body_bytes_sent() as u64,
         attempts: context.record.attempts,
+        retries: context.record.retries,
         total: outcome.total,
         queued: context.record.queued,
         first_byte: context.record.answered,

@@ -86,7 +86,11 @@ impl Proxy {
     ) -> Result<(), Fault> {
         let upstream = context.upstream.clone().ok_or(Fault::Internal)?;
         if let Some(why) = context.record.retried {
+            context.record.retries += 1;
             self.counters.retries.add(why);
+        }
+        if let Some(until) = context.pause_until.take() {
+            seating::pause(&self.departures, session, until).await?;
         }
         let was_short = std::mem::take(&mut context.is_short);
         if was_short {

@@ -12,13 +12,10 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::explaining;
 use super::fault::Fault;
-use super::reply;
+use super::retrying::{self, Failure};
 use crate::door::{Awaited, ClientStream};
-use crate::policy::retry::{self, Attempt};
+use crate::policy::retry::Reason;
 use crate::upstream::Work;
-
-/// Why an attempt is made again.
-pub(super) const RETRIED: [&str; 4] = ["shortage", "stale_connection", "reset", "connect_failure"];
 
 /// The backend has the whole request: its answer is due, and it works on it whether the client stays
 /// or not.
@@ -77,30 +74,34 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         work.answering();
     }
     tell(&work, &fault);
-    explaining::failed(context, &fault);
-    let is_stale = fault == Fault::BadGateway && work.is_stale();
+    let turned_down = context.turned_down.take();
+    explaining::failed(context, turned_down.map_or(fault.code(), Reason::word));
     // Each such connection is gone now, so they are as few as the pool is small.
-    context.record.stale += u32::from(is_stale);
-    let may_retry = matches!(fault, Fault::BadGateway | Fault::Internal)
-        && retry::may_retry(&Attempt {
-            method: &session.req_header().method,
-            sent: work.is_sent(),
-            answered: reply::has_answered(session),
-            replayable: !session.as_ref().retry_buffer_truncated(),
-            attempts: context.record.attempts - context.record.stale,
-        });
-    if may_retry {
-        let why = match fault {
-            Fault::Internal => "shortage",
-            _ if is_stale => "stale_connection",
-            _ if work.is_sent() => "reset",
-            _ => "connect_failure",
-        };
-        context.record.retried = Some(why);
-    } else {
+    context.record.stale += u32::from(fault == Fault::BadGateway && work.is_stale());
+    let is_again = match turned_down {
+        // That was decided when its answer came.
+        Some(_) if fault == Fault::BadGateway => true,
+        _ => reason(&fault, &work).is_some_and(|reason| {
+            let failure = Failure::new(reason, work.is_sent());
+            retrying::decide(session, context, failure)
+        }),
+    };
+    if !is_again {
         context.fault = Some(fault);
     }
-    may_retry
+    is_again
+}
+
+/// As what it counts where it might be made again.
+fn reason(fault: &Fault, work: &Work) -> Option<Reason> {
+    match fault {
+        Fault::Internal => Some(Reason::Shortage),
+        Fault::BadGateway if work.is_stale() => Some(Reason::Stale),
+        Fault::BadGateway if work.is_sent() => Some(Reason::Reset),
+        Fault::BadGateway => Some(Reason::ConnectFailure),
+        Fault::ResponseHeaderTimeout | Fault::ReadTimeout => Some(Reason::Timeout),
+        _ => None,
+    }
 }
 
 /// What a failed attempt says about its backend.

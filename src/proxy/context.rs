@@ -12,6 +12,7 @@ use super::headers::Asked;
 use crate::door::Awaited;
 use crate::explain::Explanation;
 use crate::id::RequestId;
+use crate::policy::retry::Reason;
 use crate::upstream::{Backend, BackendIndex, BackendSocket, Guest, Ticket, Upstream, Work};
 
 /// One request's state.
@@ -35,6 +36,12 @@ pub struct Context {
     pub(super) permit: Option<Permit>,
     /// Its place in the queue, kept through retries.
     pub(super) ticket: Option<Ticket>,
+    /// The backend that failed it last, where another is wanted.
+    pub(super) avoided: Option<BackendIndex>,
+    /// Until when to wait before the next attempt.
+    pub(super) pause_until: Option<Instant>,
+    /// The attempt was answered, but with something after which it is made again.
+    pub(super) turned_down: Option<Reason>,
     /// The attempt under way.
     pub(super) work: Option<Work>,
     pub(super) body: RequestBody,
@@ -65,8 +72,11 @@ pub struct Record {
     pub(super) sent: Option<Instant>,
     pub(super) answered: Option<Duration>,
     pub(super) served: Option<Duration>,
-    /// Why the last retry was made.
+    /// How often it was tried again, and why the last time.
+    pub(super) retries: u32,
     pub(super) retried: Option<&'static str>,
+    /// Why it was not tried again, though that was wanted.
+    pub(super) denied: Option<&'static str>,
 }
 
 impl Context {
@@ -83,6 +93,9 @@ impl Context {
             tells_timing: false,
             permit: None,
             ticket: None,
+            avoided: None,
+            pause_until: None,
+            turned_down: None,
             work: None,
             body: RequestBody::default(),
             held: HeldResponse::default(),
@@ -104,11 +117,20 @@ impl Context {
             _ => Instant::now(),
         };
         let header = sent + timeouts.response_header;
-        let request = (!self.body.is_streamed()).then_some(self.ready + timeouts.request);
-        match request.into_iter().chain(self.client_due).min() {
+        let whole = match self.body.is_streamed() {
+            true => self.client_due,
+            false => Some(self.due(upstream)),
+        };
+        match whole {
             Some(whole) if whole < header => (whole, Awaited::Response),
             _ => (header, Awaited::ResponseHeader),
         }
+    }
+
+    /// Until when it must be in a backend's hands, and answered if its body was read before.
+    pub(super) fn due(&self, upstream: &Upstream) -> Instant {
+        let request = self.ready + upstream.params().timeouts.request;
+        self.client_due.into_iter().fold(request, Instant::min)
     }
 
     /// The backend of the last attempt.

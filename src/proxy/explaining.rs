@@ -106,11 +106,19 @@ pub(super) fn seated(context: &mut Context, index: BackendIndex) {
 }
 
 /// The attempt failed.
-pub(super) fn failed(context: &mut Context, fault: &Fault) {
+pub(super) fn failed(context: &mut Context, why: &'static str) {
     note(context);
     let explanation = context.explanation.as_mut();
     if let Some(attempt) = explanation.and_then(|explanation| explanation.attempt()) {
-        attempt.failed(fault.code());
+        attempt.failed(why);
+    }
+}
+
+/// There is no other attempt, though one was wanted.
+pub(super) fn denied(context: &mut Context, why: &'static str) {
+    let explanation = context.explanation.as_mut();
+    if let Some(attempt) = explanation.and_then(|explanation| explanation.attempt()) {
+        attempt.denied(why);
     }
 }
 

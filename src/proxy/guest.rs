@@ -14,7 +14,7 @@ use crate::upstream::{Ask, FairBy, Guest, Key, Priority, PriorityParams, Upstrea
 /// How this request asks for a slot.
 pub(super) fn ask(session: &mut Session, context: &mut Context, upstream: &Upstream) -> Ask {
     if let Some(ticket) = context.ticket {
-        return Ask::Again(ticket);
+        return Ask::Again(ticket, context.avoided);
     }
     let mut guest = Guest::any(context.ready);
     let queue = &upstream.params().queue;

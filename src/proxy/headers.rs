@@ -209,6 +209,19 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// How long a backend wants to be left alone (RFC 9110, section 10.2.3), a day at the most. One that names a
+/// date, which its clock and ours would have to agree on, is not heard.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    const SECONDS_MAX: u64 = 24 * 60 * 60;
+    let seconds: u64 = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds.min(SECONDS_MAX)))
+}
+
 /// The length that a message says its body has.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
     let value = headers.get(header::CONTENT_LENGTH)?;

@@ -15,6 +15,7 @@ mod headers;
 mod outcome;
 mod reply;
 mod request_id;
+mod retrying;
 mod seating;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::door::{ClientStream, Departures};
 use crate::explain::Explanations;
 use crate::health::FileState;
 use crate::metrics::{ProxyCounters, Words};
+use crate::policy::retry::{Denial, Reason};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -67,7 +69,8 @@ pub struct Proxy {
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
         refusals: Words::new(Fault::CODES),
-        retries: Words::new(attempt::RETRIED),
+        retries: Words::new(Reason::words()),
+        retries_denied: Words::new(Denial::WORDS),
         report_readings: Words::new(FileState::NAMES),
         ..ProxyCounters::default()
     })
@@ -285,6 +288,10 @@ impl ProxyHttp for Proxy {
         }
         if let Some(work) = &mut context.work {
             work.answering();
+        }
+        if retrying::turns_down(session, context, response) {
+            let kind = ErrorType::HTTPStatus(response.status.as_u16());
+            return Err(Error::explain(kind, "turned down").into_up());
         }
         let now = Instant::now();
         context.record.answered = context.record.sent.map(|sent| now - sent);

@@ -51,6 +51,9 @@ impl<'a> Outcome<'a> {
         if let Some(fault) = self.fault {
             counters.refusals.add(fault.code());
         }
+        if let Some(denied) = context.record.denied {
+            counters.retries_denied.add(denied);
+        }
     }
 
     fn observe(&self, context: &Context, times: &RequestTimes) {

@@ -78,10 +78,24 @@ async fn wait(
 fn due(context: &Context, upstream: &Upstream) -> Instant {
     let params = upstream.params();
     let left = params.queue.timeout.saturating_sub(context.record.queued);
-    let queue = Instant::now() + left;
-    let request = context.ready + params.timeouts.request;
-    let client = context.client_due.into_iter();
-    client.fold(queue.min(request), Instant::min)
+    context.due(upstream).min(Instant::now() + left)
+}
+
+/// Waits before another attempt.
+///
+/// # Errors
+/// [`Fault::ClientGone`] when nobody wants it any more.
+pub(super) async fn pause(
+    departures: &Arc<Departures>,
+    session: &Session,
+    until: Instant,
+) -> Result<(), Fault> {
+    let departure = watch(departures, session);
+    tokio::select! {
+        biased;
+        () = left(departure.as_ref()) => Err(Fault::ClientGone),
+        () = tokio::time::sleep_until(until.into()) => Ok(()),
+    }
 }
 
 fn watch(departures: &Arc<Departures>, session: &Session) -> Option<Departure> {

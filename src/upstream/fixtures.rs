@@ -14,6 +14,7 @@ use super::{
 };
 use crate::events::Events;
 use crate::health::{Report, Ruling, State};
+use crate::policy::retry::RetryParams;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -88,6 +89,7 @@ pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc
                 idle: TIMEOUT,
                 request: TIMEOUT,
             },
+            retry: RetryParams::default(),
             busy_limit: TIMEOUT,
             sources: Arc::default(),
             backends: backends.collect(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::HeaderName;
 
-use super::Ticket;
+use super::{BackendIndex, Ticket};
 
 /// A request that asks for a slot for the first time, as the queue sees it.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ impl Guest {
 pub enum Ask {
     /// For the first time.
     First(Guest),
-    /// Once more, with the ticket that its lease had.
-    Again(Ticket),
+    /// Once more, with the ticket that its lease had; rather not from this backend, which failed it.
+    Again(Ticket, Option<BackendIndex>),
 }
 
 /// Whose a request is: 64 bits of a hash that nobody outside can compute, so that a key takes the same

@@ -47,6 +47,7 @@ use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalanc
 use crate::events::{Event, Events};
 use crate::health::{Ruling, Standing, Verdict};
 use crate::metrics::{RequestCounts, RequestTimes};
+use crate::policy::budget::Budget;
 
 pub use backend::{Backend, Location};
 pub use guest::{Ask, FairBy, Guest, Key, Keys, Priority};
@@ -107,6 +108,7 @@ pub struct Upstream {
     keys: Keys,
     slots: Mutex<Slots>,
     service: ServiceTime,
+    retries: Mutex<Budget>,
     events: Events,
     /// The requests that ended without a backend.
     pub unassigned: RequestCounts,
@@ -138,7 +140,9 @@ impl Upstream {
                 .collect(),
         };
         let rules = rules(&params.queue);
-        let slots = Slots::new(first, selection.clone(), rules, Instant::now());
+        let now = Instant::now();
+        let slots = Slots::new(first, selection.clone(), rules, now);
+        let retries = Budget::new(params.retry.budget_percent, configured_slots(&params), now);
         Arc::new(Self {
             params,
             backends,
@@ -147,6 +151,7 @@ impl Upstream {
             keys: Keys::default(),
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
+            retries: Mutex::new(retries),
             events,
             unassigned: RequestCounts::default(),
             times: RequestTimes::default(),
@@ -260,9 +265,20 @@ impl Upstream {
     /// is left. To be called before the lease is dropped, as [`Upstream::connect_failed`].
     pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
         let again = self.backend(index).count_broken_off();
-        if again && self.slots.lock().is_other_eligible(index) {
+        if again && self.is_other_eligible(index) {
             self.eject(index, "broken_off");
         }
+    }
+
+    /// Takes one of the retries that may cost backends work, if there is one left.
+    pub fn take_retry(&self, now: Instant) -> bool {
+        let requests = self.slots.lock().requests();
+        self.retries.lock().take(requests, now)
+    }
+
+    /// Whether a backend other than this one is eligible.
+    pub fn is_other_eligible(&self, index: BackendIndex) -> bool {
+        self.slots.lock().is_other_eligible(index)
     }
 
     fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
@@ -344,6 +360,12 @@ fn rules(params: &QueueParams) -> Rules {
         is_fair: params.fair_by.is_some(),
         aging: params.priority.as_ref().map(|priority| priority.aging),
     }
+}
+
+/// What all backends can serve at once.
+fn configured_slots(params: &UpstreamParams) -> u32 {
+    let slots = params.backends.iter().map(|backend| backend.max_in_flight);
+    slots.fold(0, u32::saturating_add)
 }
 
 /// What a backend may do: the file's word on weight and slots goes before the configuration's.

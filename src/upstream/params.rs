@@ -10,6 +10,7 @@ use super::{Balance, FairBy, Network};
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
+use crate::policy::retry::RetryParams;
 
 /// A group of backends that serve the same thing, with one queue.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub struct UpstreamParams {
     pub queue: QueueParams,
     /// Every wait of one request.
     pub timeouts: Timeouts,
+    /// When a request is sent again.
+    pub retry: RetryParams,
     /// How long a slot stays taken for a request that we gave up on, if the backend neither
     /// answers nor closes.
     pub busy_limit: Duration,

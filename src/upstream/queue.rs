@@ -3,7 +3,7 @@
 //! Who comes for the first time stands in a line of its key and class ([`lines`]); where the configuration
 //! asks for neither, there is one line, first in, first out. A request whose attempt failed had its turn
 //! already, so it goes ahead of all who did not, by ticket among its like; with one line, that is the order
-//! of tickets.
+//! of tickets. It lets others go first where the slot is one of the backend that failed it.
 //!
 //! Joining, leaving from anywhere and calling the next cost the same at 10 and at 10,000 waiting. Who comes
 //! again walks past others that did, which are at most as many as there are slots.
@@ -22,10 +22,14 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::{Guest, Priority};
+use super::{BackendIndex, Guest, Priority};
 use chain::{Chains, List};
 pub(super) use forecast::Ahead;
 use lines::{LineIndex, Lines};
+
+/// How often one that comes again lets others have a slot of the backend that failed it. A backend that fails
+/// everybody at once has one to give time and again; behind one that is slow, nobody waits for ever.
+const PASSES_MAX: u8 = 16;
 
 /// A request's place in time: lower goes first. Kept through its retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,8 +79,18 @@ pub(super) struct Queue<C> {
     lines: Lines,
     /// Who comes again, by ticket.
     returned: List,
-    returns: Chains<1, Ticket>,
+    returns: Chains<1, Return>,
     waiting: usize,
+}
+
+/// One that comes again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Return {
+    ticket: Ticket,
+    /// Who failed it.
+    avoided: Option<BackendIndex>,
+    /// How often it let others go first for that.
+    passes: u8,
 }
 
 #[derive(Debug)]
@@ -145,12 +159,17 @@ impl<C> Queue<C> {
     }
 
     /// Joins once more, ahead of all who were not called yet.
-    pub(super) fn rejoin(&mut self, ticket: Ticket) -> Place {
+    pub(super) fn rejoin(&mut self, ticket: Ticket, avoided: Option<BackendIndex>) -> Place {
         let before = self.last_returned_before(ticket);
         let index = self.insert(None);
         self.returns
             .insert_after::<0>(&mut self.returned, before, index);
-        self.returns.set_note(index, ticket);
+        let note = Return {
+            ticket,
+            avoided,
+            passes: 0,
+        };
+        self.returns.set_note(index, note);
         Place(index)
     }
 
@@ -165,7 +184,7 @@ impl<C> Queue<C> {
     fn last_returned_before(&self, ticket: Ticket) -> Option<usize> {
         let mut before = None;
         let mut next = self.returned.head();
-        while let Some(index) = next.filter(|index| self.returns.note(*index) < ticket) {
+        while let Some(index) = next.filter(|index| self.returns.note(*index).ticket < ticket) {
             before = Some(index);
             next = self.returns.next::<0>(index);
         }
@@ -178,6 +197,35 @@ impl<C> Queue<C> {
         let returned = self.returned.head();
         let index = returned.or_else(|| self.lines.next(now))?;
         self.call(Place(index), call)
+    }
+
+    /// The same, for a slot of this backend: those whom it failed let others go first.
+    pub(super) fn call_next_for(
+        &mut self,
+        backend: BackendIndex,
+        call: C,
+        now: Option<Instant>,
+    ) -> Option<Waker> {
+        let willing = self.first_willing(backend);
+        match willing.or_else(|| self.lines.next(now)) {
+            Some(index) => self.call(Place(index), call),
+            None => self.call_next(call, now),
+        }
+    }
+
+    /// The first of those who come again that takes a slot of this backend.
+    fn first_willing(&mut self, backend: BackendIndex) -> Option<usize> {
+        let mut next = self.returned.head();
+        while let Some(index) = next {
+            let mut note = self.returns.note(index);
+            if note.avoided != Some(backend) || note.passes == PASSES_MAX {
+                return Some(index);
+            }
+            note.passes += 1;
+            self.returns.set_note(index, note);
+            next = self.returns.next::<0>(index);
+        }
+        None
     }
 
     /// Calls one who waits: it leaves its line and finds `call` at its next look. Returns its waker, to

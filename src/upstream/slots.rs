@@ -112,6 +112,11 @@ impl Slots {
         self.queue.waiting()
     }
 
+    /// How many requests have asked for a slot.
+    pub(super) fn requests(&self) -> u64 {
+        self.next_ticket
+    }
+
     /// Who waits.
     pub(super) fn tally(&self) -> Tally {
         self.queue.tally()
@@ -145,7 +150,7 @@ impl Slots {
     pub(super) fn arrive(&mut self, ask: Ask) -> (Ticket, Arrival) {
         let ticket = match ask {
             Ask::First(_) => self.issue_ticket(),
-            Ask::Again(ticket) => ticket,
+            Ask::Again(ticket, _) => ticket,
         };
         (ticket, self.admit(ask))
     }
@@ -182,7 +187,11 @@ impl Slots {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
-        if let Some(index) = self.select() {
+        let avoided = match ask {
+            Ask::First(_) => None,
+            Ask::Again(_, avoided) => avoided,
+        };
+        if let Some(index) = self.select_but(avoided) {
             return Arrival::Seated(index);
         }
         if !self.is_anyone_admitted() {
@@ -191,7 +200,9 @@ impl Slots {
         match ask {
             Ask::First(guest) => self.let_wait(&guest),
             // It was let in before: it is not turned away in the middle.
-            Ask::Again(ticket) => Arrival::Waiting(self.queue.rejoin(ticket), None),
+            Ask::Again(ticket, avoided) => {
+                Arrival::Waiting(self.queue.rejoin(ticket, avoided), None)
+            }
         }
     }
 
@@ -233,7 +244,7 @@ impl Slots {
         }
         if self.queue.waiting() > 0 {
             account.in_flight += 1;
-            return self.queue.call_next(Call::Seated(index), now);
+            return self.hand_over(index, now);
         }
         self.available += usize::from(was_full);
         self.selection.update(&account.candidate(index));
@@ -336,6 +347,36 @@ impl Slots {
         Some(index)
     }
 
+    /// The same, but of this backend only if no other is available.
+    fn select_but(&mut self, avoided: Option<BackendIndex>) -> Option<BackendIndex> {
+        let account = avoided.map(|index| &self.accounts[index.0]);
+        let candidate = avoided
+            .zip(account)
+            .filter(|(_, account)| account.is_eligible() && !account.is_full())
+            .map(|(index, account)| account.candidate(index));
+        let Some(candidate) = candidate.filter(|_| self.available > 1) else {
+            return self.select();
+        };
+        // For the time of the choice it is full.
+        self.selection.update(&Candidate {
+            has_room: false,
+            ..candidate
+        });
+        let chosen = self.select();
+        self.selection.update(&candidate);
+        chosen
+    }
+
+    /// Hands a slot of this backend, which is taken already, to the next in line.
+    fn hand_over(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
+        let call = Call::Seated(index);
+        // Who was failed by the only one that is left has to do with it.
+        match self.eligible {
+            0 | 1 => self.queue.call_next(call, now),
+            _ => self.queue.call_next_for(index, call, now),
+        }
+    }
+
     /// Derives what selection needs from the accounts, after their terms or eligibility changed.
     fn refresh(&mut self) {
         let accounts = self.accounts.iter().enumerate();
@@ -361,7 +402,7 @@ impl Slots {
         let mut wakers = Vec::new();
         while self.queue.waiting() > 0 {
             let Some(index) = self.select() else { break };
-            wakers.extend(self.queue.call_next(Call::Seated(index), Some(now)));
+            wakers.extend(self.hand_over(index, Some(now)));
         }
         wakers
     }

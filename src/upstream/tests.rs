@@ -70,12 +70,66 @@ fn a_full_queue_refuses_newcomers_but_not_a_retry() {
         upstream.arrive(first()),
         Arrival::Refused(Refusal::QueueFull)
     ));
-    let Arrival::Waiting(mut retry) = upstream.arrive(Ask::Again(ticket)) else {
+    let Arrival::Waiting(mut retry) = upstream.arrive(Ask::Again(ticket, None)) else {
         panic!("the retry was refused");
     };
     drop(lease);
     assert!(look(&mut newcomer).is_pending());
     assert!(look(&mut retry).is_ready());
+}
+
+#[test]
+fn a_retry_leaves_the_backend_that_failed_it_if_another_has_room() {
+    for (_, balance) in Balance::ALL {
+        for failed in [0, 1, 2].map(BackendIndex) {
+            let upstream = balanced(balance, &[2, 2, 2], 9);
+            let ticket = seated(&upstream).ticket();
+            let again = || match upstream.arrive(Ask::Again(ticket, Some(failed))) {
+                Arrival::Seated(lease) => lease,
+                _ => panic!("there is room"),
+            };
+            let elsewhere: Vec<_> = (0..4).map(|_| again()).collect();
+            assert!(elsewhere.iter().all(|lease| lease.index() != failed));
+            assert_eq!(again().index(), failed, "nobody else has room");
+            drop(elsewhere);
+            upstream.slots.lock().check();
+            let all: Vec<_> = (0..6).map(|_| seated(&upstream)).collect();
+            upstream.slots.lock().check();
+            let many = |index| all.iter().filter(|lease| lease.index() == index).count();
+            assert_eq!([0, 1, 2].map(BackendIndex).map(many), [2, 2, 2]);
+        }
+    }
+}
+
+/// The slot of a backend that fails goes to others first, unless it is the only one there is.
+#[test]
+fn a_retry_waits_for_another_backend_while_one_is_eligible() {
+    let upstream = upstream(&[1, 1], 9);
+    let (bad, good) = (seated(&upstream), seated(&upstream));
+    let again = Ask::Again(bad.ticket(), Some(bad.index()));
+    let mut newcomer = waiting(&upstream);
+    let Arrival::Waiting(mut retry) = upstream.arrive(again) else {
+        panic!("there is a slot");
+    };
+    drop(bad);
+    assert!(look(&mut retry).is_pending());
+    let newcomers = look(&mut newcomer);
+    assert!(newcomers.is_ready());
+    drop(good);
+    assert!(look(&mut retry).is_ready());
+    drop(newcomers);
+
+    report(&upstream, &[true, false]);
+    let only = seated(&upstream);
+    let again = Ask::Again(only.ticket(), Some(only.index()));
+    let mut newcomer = waiting(&upstream);
+    let Arrival::Waiting(mut retry) = upstream.arrive(again) else {
+        panic!("there is a slot");
+    };
+    drop(only);
+    let retrys = look(&mut retry);
+    assert!(retrys.is_ready());
+    assert!(look(&mut newcomer).is_pending());
 }
 
 #[test]

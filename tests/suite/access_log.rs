@@ -497,7 +497,7 @@ async fn whatever_a_client_says_a_line_is_a_line() {
                         .step_by(2)
                         .flat_map(str::split_whitespace)
                         .count(),
-                    21,
+                    22,
                     "{line}"
                 ),
             }

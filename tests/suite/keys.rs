@@ -254,6 +254,22 @@ const TESTS: &[(&str, &str)] = &[
         "timeouts::a_request_that_is_not_answered_in_its_time_is_504",
     ),
     (
+        "upstreams.NAME.retry.attempts",
+        "retry_rules::attempts_are_as_many_as_are_allowed",
+    ),
+    (
+        "upstreams.NAME.retry.on",
+        "retry_rules::after_an_answer_502_503_or_504_only_where_that_is_wanted",
+    ),
+    (
+        "upstreams.NAME.retry.budget_percent",
+        "retry_rules::no_more_is_sent_again_than_the_budget_has",
+    ),
+    (
+        "upstreams.NAME.retry.non_idempotent",
+        "retry_rules::a_post_is_done_twice_only_where_that_is_allowed",
+    ),
+    (
         "upstreams.NAME.busy_limit",
         "slots::past_the_busy_limit_an_abandoned_slot_is_free_again",
     ),

@@ -57,6 +57,7 @@ mod readme;
 mod request_ids;
 mod requests;
 mod retries;
+mod retry_rules;
 mod slots;
 mod slow_clients;
 mod stalls;

@@ -16,6 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::access_log::{AccessLogFormat, Destination, LoggedHeader, QueryRule};
 use crate::health::{State, WhenMissing, WhenStale};
+use crate::policy::retry::{Reason, RetryParams};
 use crate::routing::{HostMatch, PathMatch, Route};
 use crate::upstream::{
     BackendParams, Balance, FairBy, PriorityParams, QueueParams, Timeouts, UpstreamParams,
@@ -91,6 +92,7 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
             idle: seconds(1),
             request: seconds(90),
         },
+        retry: RetryParams::default(),
         busy_limit: seconds(60),
         sources: Default::default(),
         backends,
@@ -258,6 +260,7 @@ maitred:
         priority: { header: X-Urgency, trusted: ['::1', 10.0.0.0/8], aging: 2s }
       timeouts:
         { connect: 2ms, response_header: 3ms, read: 4ms, write: 5ms, idle: 6ms, request: 24h }
+      retry: { attempts: 5, on: [502, timeout], budget_percent: 0, non_idempotent: true }
       poller: { path: /up, host: '[::1]', expect_status: [200, 204, '300-399'] }
       backends: [{ name: 1, address: '[::1]:81', max_in_flight: 10000, weight: 3, state: drain }]
     unused: { busy_limit: 7s, backends: [{ name: B, address: 10.0.0.1:81 }] }
@@ -364,6 +367,13 @@ fn upstreams_are_read_as_written() {
         request: seconds(86_400),
     };
     assert_eq!((first.name.as_str(), first.timeouts), ("b.2", timeouts));
+    let retry = RetryParams {
+        attempts: 5,
+        on: [Reason::BadGateway, Reason::Timeout].into_iter().collect(),
+        budget_percent: 0,
+        non_idempotent: true,
+    };
+    assert_eq!((first.retry, second.retry), (retry, RetryParams::default()));
     assert_eq!(
         (first.balance, second.balance),
         (Balance::LeastRequests, Balance::RoundRobin)

@@ -831,8 +831,28 @@ fn weights_and_states_are_checked() {
             "c:7:45: maitred.upstreams.demo.backends[0].state: down is not one of ready, drain, maint",
         ),
         (
-            upstreamed("retry: {}"),
-            "c:6:7: maitred.upstreams.demo.retry: unknown key, expected one of poller, balance, queue, timeouts, busy_limit, backends",
+            upstreamed("outlier_detection: {}"),
+            "c:6:7: maitred.upstreams.demo.outlier_detection: unknown key, expected one of poller, balance, queue, timeouts, retry, busy_limit, backends",
+        ),
+        (
+            upstreamed("retry: { attempts: 0 }"),
+            "c:6:26: maitred.upstreams.demo.retry.attempts: 0 is not in 1..=100",
+        ),
+        (
+            upstreamed("retry: { on: 503 }"),
+            "c:6:20: maitred.upstreams.demo.retry.on: 503 is not a list such as [connect_failure, 503]",
+        ),
+        (
+            upstreamed("retry: { on: [reset] }"),
+            "c:6:21: maitred.upstreams.demo.retry.on[0]: reset is not one of connect_failure, reset_before_response, stale_connection, 502, 503, 504, timeout",
+        ),
+        (
+            upstreamed("retry: { budget_percent: 101 }"),
+            "c:6:32: maitred.upstreams.demo.retry.budget_percent: 101 is not in 0..=100",
+        ),
+        (
+            upstreamed("retry: { non_idempotent: yes }"),
+            "c:6:32: maitred.upstreams.demo.retry.non_idempotent: yes is not true or false",
         ),
     ]);
 }

@@ -258,7 +258,7 @@ impl Play {
             return;
         };
         self.settle();
-        self.arrive(Ask::Again(Ticket(ticket)), |ticket, since| Waiter {
+        self.arrive(Ask::Again(Ticket(ticket), None), |ticket, since| Waiter {
             ticket,
             key: 0,
             class: 0,
