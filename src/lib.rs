@@ -22,6 +22,8 @@ pub mod upstream;
 pub mod explain;
 /// Method, host and path to a route.
 pub mod routing;
+/// A line per request: what it says, and getting it written.
+pub mod access_log;
 /// YAML text to checked parameters; the only module that knows YAML.
 pub mod config;
 /// The single writer: events in, one immutable snapshot out.

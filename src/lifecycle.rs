@@ -20,10 +20,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+use crate::access_log::AccessLog;
 use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
 use crate::events::{Event, Events};
-use crate::proxy::AccessLog;
 
 /// For a connection that was accepted while the listener closed and is not counted yet.
 const STRAGGLERS: Duration = Duration::from_millis(50);
@@ -158,6 +158,19 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, 
         });
     }
     phase.advance(Phase::Running);
+}
+
+/// Has the access log's file opened anew at each SIGUSR1, after who moves it away has done so. A log that is no file
+/// takes no harm of it.
+pub async fn reopen_at_signal(access_log: AccessLog) {
+    match signal(SignalKind::user_defined1()) {
+        Ok(mut signal) => {
+            while signal.recv().await.is_some() {
+                access_log.reopen().await;
+            }
+        }
+        Err(error) => warn!(%error, "SIGUSR1 will end this process"),
+    }
 }
 
 struct SignalWatch(PhaseWatch);

@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::access_log::AccessLogParams;
 use crate::routing::Route;
 use crate::upstream::UpstreamParams;
 
@@ -45,7 +46,6 @@ mod tests;
 mod tree;
 mod upstreams;
 
-pub use access_log::{AccessLogFormat, AccessLogParams};
 pub use clients::ClientParams;
 pub use explain::{ExplainParams, Secret};
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};

@@ -96,6 +96,16 @@ pub(super) fn percent(range: RangeInclusive<u8>) -> Reader<'static, u8> {
     })
 }
 
+/// A part of the whole, as a decimal fraction; not quoted.
+pub(super) fn share() -> Reader<'static, f64> {
+    Reader::new("a share such as 0.01, in 0..=1", |node| {
+        let is_decimal = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        let text = node.plain().filter(|text| text.bytes().all(is_decimal));
+        let share: f64 = text?.parse().ok()?;
+        (0.0..=1.0).contains(&share).then_some(share)
+    })
+}
+
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -16,6 +16,11 @@ impl Count {
         self.0.fetch_add(1, Relaxed);
     }
 
+    /// So many more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
     /// So many until now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -79,7 +84,7 @@ pub struct RequestTimes {
 }
 
 /// Counts by word, of words that are known beforehand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Words(Box<[(&'static str, Count)]>);
 
 impl Words {
@@ -107,7 +112,7 @@ impl Words {
 }
 
 /// What is counted for the whole process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProxyCounters {
     /// Requests that belong to no upstream.
     pub unrouted: RequestCounts,

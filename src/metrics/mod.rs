@@ -176,5 +176,5 @@ pub static CONNECTIONS_OPEN: Metric = gauge(
 /// Of the process.
 pub static LOG_DROPPED: Metric = counter(
     "maitred_access_log_dropped",
-    "Lines of the access log that were dropped because the reader is slow.",
+    "Lines of the access log that were dropped: their reader is slow, or they could not be written.",
 );

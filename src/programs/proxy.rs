@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::access_log::{AccessLog, AccessLogParams, AccessLogWriter, Destination};
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, PhaseSwitch};
@@ -16,7 +17,7 @@ use crate::explain::Explanations;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::{Process, ProxyCounters};
-use crate::proxy::{self, AccessLog, AccessLogWriter, Proxy};
+use crate::proxy::{self, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use clap::Parser;
@@ -95,7 +96,7 @@ fn serve(config: Config) -> Result<()> {
     let current = control.current();
     let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
-    let (access_log, writer) = AccessLog::new(config.access_log.format, counters.clone());
+    let (access_log, writer) = open_access_log(&config.access_log, &counters)?;
     let phase = PhaseSwitch::new();
     let grace = Duration::from_secs(
         config
@@ -123,7 +124,7 @@ fn serve(config: Config) -> Result<()> {
     let proxy = Proxy::new(
         current.clone(),
         departures.clone(),
-        access_log,
+        access_log.clone(),
         phase.watch(),
         counters.clone(),
         explanations.clone(),
@@ -149,6 +150,8 @@ fn serve(config: Config) -> Result<()> {
         control_health(control, file, events.clone()),
     ));
     server.add_service(task("lifecycle", lifecycle.run()));
+    let reopening = lifecycle::reopen_at_signal(access_log.clone());
+    server.add_service(task("access-log", reopening));
     let listeners = config
         .listeners
         .iter()
@@ -179,6 +182,18 @@ fn start_control(
     // Not waiting for a resolver that hangs.
     runtime.shutdown_background();
     Ok(control)
+}
+
+fn open_access_log(
+    params: &AccessLogParams,
+    counters: &Arc<ProxyCounters>,
+) -> Result<(AccessLog, Option<AccessLogWriter>)> {
+    let mut params = params.clone();
+    if let Destination::File(path) = &mut params.destination {
+        // A daemon changes its working directory.
+        *path = std::path::absolute(&*path)?;
+    }
+    Ok(AccessLog::open(params, counters.clone())?)
 }
 
 /// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so
@@ -227,7 +242,7 @@ async fn start_threads(
         }
     });
     if let Some(writer) = writer {
-        thread("access-log", move || writer.run(std::io::stdout()));
+        thread("access-log", move || writer.run());
     }
 }
 

@@ -14,6 +14,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+pub(super) const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -122,6 +123,8 @@ pub(super) struct Asked {
     pub(super) leave: bool,
     /// There is an `X-Request-Id`.
     pub(super) request_id: bool,
+    /// There is a `traceparent`.
+    pub(super) trace: bool,
     /// There is an `X-Request-Timeout`.
     pub(super) timeout: bool,
     is_chunked: bool,
@@ -135,12 +138,19 @@ impl Asked {
             asked.hop_by_hop |= REQUEST_HOP_BY_HOP.contains(name);
             asked.leave |= *name == header::EXPECT;
             asked.request_id |= *name == REQUEST_ID;
+            asked.trace |= *name == TRACE_PARENT;
             asked.timeout |= *name == REQUEST_TIMEOUT;
             asked.is_chunked |= *name == header::TRANSFER_ENCODING;
             asked.has_length |= *name == header::CONTENT_LENGTH;
         }
         asked
     }
+}
+
+/// What a field says that came once; one that came several times says nothing.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether another answer follows this one.

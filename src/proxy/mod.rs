@@ -2,7 +2,7 @@
 //! gets its slot is in `admission` and `seating`, how an attempt ends in `attempt`, what is decided in
 //! `policy` and `upstream`, what is said in `reply` and `headers`.
 
-mod access_log;
+mod access_event;
 mod admission;
 mod attempt;
 mod body;
@@ -30,11 +30,12 @@ use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::access_log::AccessLog;
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
 use crate::explain::Explanations;
 use crate::health::FileState;
-use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, RequestTimes, Words};
+use crate::metrics::{ProxyCounters, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -43,7 +44,6 @@ use explaining::Explaining;
 use headers::Asked;
 use outcome::Outcome;
 
-pub use access_log::{AccessEvent, AccessLog, AccessLogWriter};
 pub use context::Context;
 pub use fault::Fault;
 
@@ -66,15 +66,10 @@ pub struct Proxy {
 /// What is counted for the whole process; nothing is yet.
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
-        unrouted: RequestCounts::default(),
-        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
-        connections: Count::default(),
-        connections_closed: Count::default(),
-        log_dropped: Count::default(),
         report_readings: Words::new(FileState::NAMES),
-        report_in_force: Histogram::default(),
+        ..ProxyCounters::default()
     })
 }
 
@@ -397,10 +392,7 @@ impl ProxyHttp for Proxy {
         if let (Some(explaining), Some(explanation)) = (&self.explaining, explanation) {
             explaining.keep(explanation, &outcome);
         }
-        if self.access_log.is_on() {
-            self.access_log
-                .log(access_log::event(session, context, &outcome));
-        }
+        access_event::log(&self.access_log, session, context, &outcome);
     }
 
     /// The access log has it all, once per request.

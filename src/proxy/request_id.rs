@@ -4,25 +4,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-use super::headers::{Asked, REQUEST_ID};
+use super::headers::{self, Asked, REQUEST_ID};
 use crate::config::RequestIdParams;
 use crate::id::RequestId;
 
 /// The id of a request that has just come. `None` if there is to be none.
-pub(super) fn of(params: RequestIdParams, asked: Asked, headers: &HeaderMap) -> Option<RequestId> {
+pub(super) fn of(params: RequestIdParams, asked: Asked, fields: &HeaderMap) -> Option<RequestId> {
     match params {
         RequestIdParams::Off => None,
-        RequestIdParams::Accept if asked.request_id => accept(headers).or_else(new),
+        RequestIdParams::Accept if asked.request_id => {
+            let theirs = headers::only(fields, &REQUEST_ID).and_then(RequestId::accept);
+            theirs.or_else(new)
+        }
         RequestIdParams::Accept | RequestIdParams::Replace => new(),
-    }
-}
-
-/// One that is sent more than once says nothing.
-fn accept(headers: &HeaderMap) -> Option<RequestId> {
-    let mut values = headers.get_all(REQUEST_ID).iter();
-    match (values.next(), values.next()) {
-        (Some(only), None) => RequestId::accept(only),
-        _ => None,
     }
 }
 

@@ -121,6 +121,30 @@ const TESTS: &[(&str, &str)] = &[
         "keys::the_access_log_is_text_json_or_nothing",
     ),
     (
+        "access_log.path",
+        "access_log::a_file_that_is_moved_away_twenty_times_under_load_loses_and_tears_no_line",
+    ),
+    (
+        "access_log.sample",
+        "access_log::a_share_of_what_is_fine_is_logged_and_all_that_is_not",
+    ),
+    (
+        "access_log.query",
+        "access_log::what_is_nobodys_business_is_not_logged",
+    ),
+    (
+        "access_log.redact_query",
+        "access_log::what_is_nobodys_business_is_not_logged",
+    ),
+    (
+        "access_log.request_headers",
+        "access_log::what_is_nobodys_business_is_not_logged",
+    ),
+    (
+        "access_log.redact_headers",
+        "access_log::what_is_nobodys_business_is_not_logged",
+    ),
+    (
         "routes[].match.host",
         "keys::a_route_may_be_for_one_host_or_a_prefix",
     ),

@@ -14,6 +14,7 @@ use http::{HeaderName, Method};
 use pingora::server::configuration::ServerConf;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use crate::access_log::{AccessLogFormat, Destination, LoggedHeader, QueryRule};
 use crate::health::{State, WhenMissing, WhenStale};
 use crate::routing::{HostMatch, PathMatch, Route};
 use crate::upstream::{
@@ -181,7 +182,11 @@ fn absent_keys_have_their_defaults() {
     assert_eq!(
         config.access_log,
         AccessLogParams {
-            format: AccessLogFormat::Text
+            format: AccessLogFormat::Text,
+            destination: Destination::Stdout,
+            sample: 1.0,
+            query: QueryRule::Keep,
+            request_headers: Vec::new(),
         }
     );
     assert_eq!(
@@ -230,7 +235,14 @@ maitred:
     skip_when_busy: true
     metrics: '[::1]:9902'
   admin: { bind: '[::1]:9901' }
-  access_log: { format: off }
+  access_log:
+    format: json
+    path: /var/log/access.log
+    sample: 0.01
+    redact_query: [token, 1]
+    request_headers: [User-Agent, Cookie, X-Key]
+    redact_headers: [x-key]
+  request_id: replace
   routes:
     - { match: { host: '*.Example.com', path_prefix: /api/ }, upstream: b.2 }
     - { match: { host: '[::1]', path: / }, upstream: b.2 }
@@ -268,7 +280,23 @@ fn the_proxys_own_sections_are_read_as_written() {
     };
     assert_eq!(config.clients, clients);
     assert_eq!(config.admin.bind.to_string(), "[::1]:9901");
-    assert_eq!(config.access_log.format, AccessLogFormat::Off);
+    let header = |name, is_redacted| LoggedHeader {
+        name: HeaderName::from_static(name),
+        is_redacted,
+    };
+    let access_log = AccessLogParams {
+        format: AccessLogFormat::Json,
+        destination: Destination::File("/var/log/access.log".into()),
+        sample: 0.01,
+        query: QueryRule::Redact(vec!["token".into(), "1".into()]),
+        request_headers: vec![
+            header("user-agent", false),
+            header("cookie", true),
+            header("x-key", true),
+        ],
+    };
+    assert_eq!(config.access_log, access_log);
+    assert_eq!(config.request_id, RequestIdParams::Replace);
 }
 
 #[test]

@@ -249,6 +249,30 @@ fn sections_of_ours_are_checked() {
             "c:2:25: maitred.access_log.format: xml is not one of text, json, off",
         ),
         (
+            ours("access_log: { sample: 1.5 }"),
+            "c:2:25: maitred.access_log.sample: 1.5 is not a share such as 0.01, in 0..=1",
+        ),
+        (
+            ours("access_log: { sample: 1e-2 }"),
+            "c:2:25: maitred.access_log.sample: 1e-2 is not a share such as 0.01, in 0..=1",
+        ),
+        (
+            ours("access_log: { query: drop, redact_query: [a] }"),
+            "c:2:44: maitred.access_log.redact_query: has no effect with query: drop",
+        ),
+        (
+            ours("access_log: { request_headers: [A, a] }"),
+            "c:2:38: maitred.access_log.request_headers[1]: twice in the list",
+        ),
+        (
+            ours("access_log: { request_headers: [A], redact_headers: [B] }"),
+            "c:2:55: maitred.access_log.redact_headers: b is not in request_headers",
+        ),
+        (
+            ours("request_id: on"),
+            "c:2:15: maitred.request_id: on is not one of accept, replace, off",
+        ),
+        (
             ours("AccessLog: {}"),
             "c:2:3: maitred.AccessLog: unknown key, did you mean `access_log`?",
         ),

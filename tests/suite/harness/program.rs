@@ -63,6 +63,11 @@ impl Program {
         self.signal(Signal::HUP);
     }
 
+    /// SIGUSR1.
+    pub fn reopen_log(&self) {
+        self.signal(Signal::USR1);
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         // Both fail only when the process has ended already.
