@@ -12,6 +12,8 @@ pub mod address;
 pub mod policy;
 /// Every metric, declared once, and what it is counted by.
 pub mod metrics;
+/// What changed and why: one stream of it, which the log is written from.
+pub mod events;
 /// The health file: its format, writing it, watching it.
 pub mod health;
 /// Which backend gets this request: slots, the queue, selection.

@@ -5,9 +5,11 @@
 //! listens for a second Ctrl-C meanwhile. So Pingora is only told to close the listeners (through
 //! [`Lifecycle::signal_watch`]), and this task ends the process itself.
 
+use std::future::poll_fn;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::access_log::AccessLog;
 use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
+use crate::events::{Event, Events};
 
 /// For a connection that was accepted while the listener closed and is not counted yet.
 const STRAGGLERS: Duration = Duration::from_millis(50);
@@ -41,6 +44,7 @@ pub struct Lifecycle {
     connections: Connections,
     access_log: AccessLog,
     grace: Duration,
+    events: Events,
 }
 
 impl Lifecycle {
@@ -51,6 +55,7 @@ impl Lifecycle {
         access_log: AccessLog,
         phase: PhaseSwitch,
         grace: Duration,
+        events: Events,
     ) -> Self {
         Self {
             phase,
@@ -58,6 +63,7 @@ impl Lifecycle {
             connections,
             access_log,
             grace,
+            events,
         }
     }
 
@@ -74,7 +80,10 @@ impl Lifecycle {
         };
         signals.next().await;
         self.phase.advance(Phase::Stopping);
-        info!(connections = self.connections.count(), grace = ?self.grace, "stopping");
+        self.events.publish(Event::Stopping {
+            connections: self.connections.count(),
+            grace_seconds: self.grace.as_secs(),
+        });
         tokio::select! {
             () = self.drain() => {}
             () = signals.next() => {
@@ -92,7 +101,9 @@ impl Lifecycle {
         if timeout(first_part, self.all_ended()).await.is_ok() {
             return;
         }
-        warn!(connections = self.connections.count(), "the grace is over");
+        self.events.publish(Event::GraceOver {
+            connections: self.connections.count(),
+        });
         for upstream in self.current.load_full().upstreams.values() {
             upstream.close();
         }
@@ -127,7 +138,7 @@ pub fn log_to_stderr(default: &str) {
 
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
-pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) {
+pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, events: Events) {
     // Port 0 is the system's choice, which nobody is told.
     for listener in listeners
         .into_iter()
@@ -142,7 +153,9 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>) 
         while TcpStream::connect(address).await.is_err() {
             sleep(LISTENING_STEP).await;
         }
-        info!(address = %listener, "listening");
+        events.publish(Event::Listening {
+            address: listener.to_string(),
+        });
     }
     phase.advance(Phase::Running);
 }
@@ -170,24 +183,34 @@ impl ShutdownSignalWatch for SignalWatch {
     }
 }
 
-/// The signals that mean stop.
-struct Signals([Signal; 3]);
+/// The signals that mean stop. A hangup does, because nothing is reloaded yet, and dying of it loses what
+/// is under way.
+const STOPS: [SignalKind; 4] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::quit(),
+    SignalKind::hangup(),
+];
+
+struct Signals(Vec<Signal>);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::quit())?,
-        ]))
+        STOPS
+            .into_iter()
+            .map(signal)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     async fn next(&mut self) {
-        let [interrupt, terminate, quit] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = quit.recv() => {}
-        }
+        poll_fn(|task| {
+            let mut signals = self.0.iter_mut();
+            match signals.any(|signal| signal.poll_recv(task).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 }

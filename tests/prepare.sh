@@ -1,10 +1,11 @@
 # Sourced by the other scripts: installs what the tests need beyond Rust and a C compiler, and tells the
 # tests where it is. What it may install: as root, Debian's python3-venv, faketime, curl and iproute2; in
-# target/python, the servers that tests/suite/pypi.rs runs.
+# target/prometheus, Debian's prometheus, which is only unpacked, because installed it would run as a service; in
+# target/python, the servers that tests/suite/pypi.rs runs and a strict reader of metrics.
 
 folder=target/python
 # Versions that the figures in the documentation were seen with.
-servers=(flask==3.1.3 werkzeug==3.1.9 gunicorn==27.0.1)
+servers=(flask==3.1.3 werkzeug==3.1.9 gunicorn==27.0.1 prometheus-client==0.26.0)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -15,6 +16,13 @@ install() {
     fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >/dev/null
+}
+
+# Unpacks a Debian package below target/.
+unpack() {
+    [ "$(id -u)" != 0 ] || apt-get update -qq
+    mkdir -p "target/$1"
+    (cd "target/$1" && apt-get -o APT::Sandbox::User=root download -qq "$1" && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
 }
 
 # A venv whose pip is missing is one that Debian without python3-venv leaves half made.
@@ -56,3 +64,13 @@ echo "is $MAITRED_FAKETIME"
 step "what the README's commands need, and the network that they are tried in"
 command -v curl || install curl
 command -v ip || install iproute2
+
+step "Prometheus and promtool"
+if command -v prometheus && command -v promtool; then
+    MAITRED_PROMETHEUS="$(dirname "$(command -v promtool)")"
+else
+    MAITRED_PROMETHEUS="$PWD/target/prometheus/usr/bin"
+    [ -x "$MAITRED_PROMETHEUS/promtool" ] || unpack prometheus
+    echo "are in $MAITRED_PROMETHEUS"
+fi
+export MAITRED_PROMETHEUS

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
+use maitred::events::Events;
 use maitred::health::{Report, Ruling, State};
 use maitred::upstream::{
     Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, PriorityParams, QueueParams,
@@ -64,22 +65,25 @@ pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Up
             state: State::Ready,
         }
     };
-    Upstream::new(UpstreamParams {
-        name: "measured".into(),
-        balance,
-        queue,
-        timeouts: Timeouts {
-            connect: timeout,
-            response_header: timeout,
-            read: timeout,
-            write: timeout,
-            idle: timeout,
-            request: timeout,
+    Upstream::new(
+        UpstreamParams {
+            name: "measured".into(),
+            balance,
+            queue,
+            timeouts: Timeouts {
+                connect: timeout,
+                response_header: timeout,
+                read: timeout,
+                write: timeout,
+                idle: timeout,
+                request: timeout,
+            },
+            busy_limit: timeout,
+            sources: Arc::default(),
+            backends: (0..backends).map(backend).collect(),
         },
-        busy_limit: timeout,
-        sources: Arc::default(),
-        backends: (0..backends).map(backend).collect(),
-    })
+        Events::default(),
+    )
 }
 
 /// A health file in which so many backends are sick, evenly spread.

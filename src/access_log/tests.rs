@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 
 use super::fields::{FIELDS, Field};
 use super::*;
-use crate::metrics::{Count, RequestCounts, Words};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/access_log.md");
 const HEADERS: [HeaderName; 2] = [header::USER_AGENT, header::REFERER];
@@ -256,17 +255,6 @@ fn every_field_that_is_written_is_documented_and_the_other_way_round() {
     assert_eq!(names, documented);
 }
 
-fn counters() -> Arc<ProxyCounters> {
-    Arc::new(ProxyCounters {
-        unrouted: RequestCounts::default(),
-        refusals: Words::new([]),
-        retries: Words::new([]),
-        connections: Count::default(),
-        connections_closed: Count::default(),
-        log_dropped: Count::default(),
-    })
-}
-
 fn params(destination: Destination) -> AccessLogParams {
     AccessLogParams {
         format: AccessLogFormat::Json,
@@ -277,11 +265,11 @@ fn params(destination: Destination) -> AccessLogParams {
     }
 }
 
-fn run(params: AccessLogParams) -> (AccessLog, Arc<ProxyCounters>) {
-    let counters = counters();
-    let (log, writer) = AccessLog::open(params, counters.clone()).unwrap();
+fn run(params: AccessLogParams) -> (AccessLog, Arc<Count>) {
+    let dropped = Arc::<Count>::default();
+    let (log, writer) = AccessLog::open(params, dropped.clone()).unwrap();
     std::thread::spawn(|| writer.unwrap().run());
-    (log, counters)
+    (log, dropped)
 }
 
 #[test]
@@ -324,7 +312,7 @@ fn a_log_that_cannot_be_opened_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     for path in ["missing/access.log", "."] {
         let path = folder.path().join(path);
-        let error = AccessLog::open(params(Destination::File(path.clone())), counters())
+        let error = AccessLog::open(params(Destination::File(path.clone())), Arc::default())
             .err()
             .unwrap();
         assert!(
@@ -346,14 +334,14 @@ fn with_a_reader_that_never_reads_lines_are_dropped_and_counted() {
     )
     .unwrap();
     let mut reader = File::options().read(true).write(true).open(&path).unwrap();
-    let (log, counters) = run(params(Destination::File(path)));
+    let (log, counted) = run(params(Destination::File(path)));
     let events = EVENTS_MAX as u64 + 10_000;
     (0..events).for_each(|_| log.log(event()));
-    let dropped = counters.log_dropped.get();
+    let dropped = counted.get();
     assert!((5_000..=10_000).contains(&dropped), "{dropped}");
     // Somebody reads at last: all others come, and one that is logged now.
     log.log(event());
-    let dropped = counters.log_dropped.get();
+    let dropped = counted.get();
     let mut lines = 0;
     let mut last = 0;
     let mut piece = [0; 4096];

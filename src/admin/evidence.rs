@@ -13,6 +13,7 @@ use crate::upstream::Evidence;
 /// `/api/v1/evidence`. Ages count back from the moment of the answer.
 #[derive(Serialize)]
 pub(super) struct Testimony {
+    watching_seconds: f64,
     backends: BTreeMap<BackendName, Of>,
 }
 
@@ -35,6 +36,7 @@ impl Admin {
         let upstreams = snapshot.upstreams.values();
         let backends = upstreams.flat_map(|upstream| upstream.evidence(now));
         Testimony {
+            watching_seconds: seconds(now.saturating_duration_since(self.begun)),
             backends: backends
                 .map(|(backend, evidence)| (backend.name().clone(), Of::from(&evidence)))
                 .collect(),

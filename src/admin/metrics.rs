@@ -1,20 +1,12 @@
 //! The page for Prometheus: the samples of every metric, read from what counts them.
 
 use std::fmt;
-use std::fs;
-use std::time::Duration;
-
-use rustix::process::{Resource, getrlimit};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::Admin;
 use crate::metrics::{
-    self as declared, Family, Histogram, Metric, Page, RequestCounts, RequestTimes,
+    self as declared, Family, Histogram, Metric, NO_LABELS, Page, RequestCounts, RequestTimes,
 };
-use crate::upstream::{BackendView, UpstreamView};
-
-/// The media type of the page.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use crate::upstream::{BackendView, Ineligible, UpstreamView};
 
 /// The health file's states.
 const REPORT_STATES: [&str; 4] = ["ok", "stale", "missing", "corrupt"];
@@ -26,22 +18,15 @@ type Time = fn(&RequestTimes) -> &Histogram;
 type Fact = fn(&BackendView<'_>) -> u32;
 
 impl Admin {
-    /// The page, as it is now.
-    ///
-    /// # Errors
-    /// Never, but for a defect: a page is written into a string.
-    pub(super) fn metrics(&self) -> Result<String, fmt::Error> {
-        let admin = self.clone();
-        declared::page(move |page| admin.write(page))
-    }
-
-    fn write(&self, page: &mut Page<'_>) -> fmt::Result {
+    /// Every metric, as it is now.
+    pub(super) fn write(&self, page: &mut Page<'_>) -> fmt::Result {
         self.write_requests(page)?;
         self.write_times(page)?;
         self.write_attempts(page)?;
         self.write_upstreams(page)?;
         self.write_report(page)?;
-        self.write_process(page)
+        self.write_connections(page)?;
+        self.process.write(page)
     }
 
     fn write_requests(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -76,6 +61,8 @@ impl Admin {
         ];
         for (metric, time) in times {
             let mut family = page.metric(metric)?;
+            let labels = [("upstream", ""), ("backend", "")];
+            family.histogram(&labels, time(&self.counters.unrouted_times))?;
             for (name, upstream) in self.current.load_full().upstreams.iter() {
                 let labels = [("upstream", name.as_str()), ("backend", "")];
                 family.histogram(&labels, time(&upstream.times))?;
@@ -117,8 +104,20 @@ impl Admin {
             .collect();
         let mut family = page.metric(&declared::WAITING)?;
         for (name, view) in &views {
-            family.gauge(&[("upstream", *name)], view.waiting as u64)?;
+            family.gauge(&[("upstream", *name)], view.queue.waiting as u64)?;
         }
+        let mut family = page.metric(&declared::WAITING_MAX)?;
+        for (name, upstream) in snapshot.upstreams.iter() {
+            let size = upstream.params().queue.size;
+            family.gauge(&[("upstream", name.as_str())], size as u64)?;
+        }
+        let mut family = page.metric(&declared::INELIGIBLE)?;
+        for_each_backend(&views, |[upstream, backend], view| {
+            let reason = view.why_not.as_ref().map(Ineligible::name);
+            reason.map_or(Ok(()), |reason| {
+                family.gauge(&[*upstream, *backend, ("reason", reason)], 1_u64)
+            })
+        })?;
         let mut family = page.metric(&declared::EJECTIONS)?;
         for_each_backend(&views, |labels, view| {
             family.count(labels, view.backend.ejections.get())
@@ -143,51 +142,31 @@ impl Admin {
         for state in REPORT_STATES {
             family.gauge(&[("state", state)], u64::from(state == report.name()))?;
         }
-        let in_force = report.in_force.map(|in_force| in_force.since_notice);
-        let times = [
-            (&declared::REPORT_AGE, report.age()),
-            (&declared::REPORT_IN_FORCE, in_force),
-        ];
-        for (metric, time) in times {
-            let mut family = page.metric(metric)?;
-            if let Some(time) = time {
-                family.gauge(&NONE, time.as_secs_f64())?;
-            }
+        let mut family = page.metric(&declared::REPORT_AGE)?;
+        if let Some(age) = report.age() {
+            family.gauge(&NO_LABELS, age.as_secs_f64())?;
         }
-        Ok(())
+        let mut family = page.metric(&declared::REPORT_READINGS)?;
+        for (state, count) in self.counters.report_readings.each() {
+            family.count(&[("state", state)], count)?;
+        }
+        page.metric(&declared::REPORT_IN_FORCE)?
+            .histogram(&NO_LABELS, &self.counters.report_in_force)
     }
 
-    fn write_process(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn write_connections(&self, page: &mut Page<'_>) -> fmt::Result {
         let counters = &self.counters;
         // In this order: a connection that comes and goes meanwhile must not leave fewer than none.
         let closed = counters.connections_closed.get();
         let accepted = counters.connections.get();
         page.metric(&declared::CONNECTIONS)?
-            .count(&NONE, accepted)?;
+            .count(&NO_LABELS, accepted)?;
         page.metric(&declared::CONNECTIONS_OPEN)?
-            .gauge(&NONE, accepted - closed)?;
+            .gauge(&NO_LABELS, accepted - closed)?;
         page.metric(&declared::LOG_DROPPED)?
-            .count(&NONE, counters.log_dropped.get())?;
-        page.metric(&declared::CPU)?
-            .count(&NONE, cpu_time().as_secs_f64())?;
-        if let Some(memory) = resident_bytes() {
-            page.metric(&declared::MEMORY)?.gauge(&NONE, memory)?;
-        }
-        if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            page.metric(&declared::DESCRIPTORS)?
-                .gauge(&NONE, open.count() as u64)?;
-        }
-        if let Some(most) = getrlimit(Resource::Nofile).current {
-            page.metric(&declared::DESCRIPTORS_MAX)?
-                .gauge(&NONE, most)?;
-        }
-        let version = [("version", env!("CARGO_PKG_VERSION"))];
-        page.metric(&declared::BUILD)?.gauge(&version, 1_u64)
+            .count(&NO_LABELS, counters.log_dropped.get())
     }
 }
-
-/// No labels.
-const NONE: [(&str, &str); 0] = [];
 
 fn count_requests(
     family: &mut Family<'_>,
@@ -220,16 +199,4 @@ fn for_each_backend(
         }
     }
     Ok(())
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
-}
-
-/// The second number of `statm` counts pages.
-fn resident_bytes() -> Option<u64> {
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }

@@ -10,7 +10,7 @@ use super::Admin;
 use crate::control::ReportStatus;
 use crate::health::FileState;
 use crate::id::{BackendName, UpstreamName};
-use crate::upstream::{Backend, BackendView, Upstream};
+use crate::upstream::{Backend, BackendView, Guest, Priority, Upstream};
 
 /// `/api/v1/status`.
 #[derive(Serialize)]
@@ -51,13 +51,28 @@ struct InForceStatus {
 struct UpstreamStatus {
     /// Requests that wait for a slot.
     waiting: usize,
+    /// Where there are priorities, how many of each wait for their first turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_by_priority: Option<BTreeMap<&'static str, usize>>,
+    /// Where clients have their turns, how many have requests waiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_clients: Option<ClientsStatus>,
     /// How long backends take for a request, lately: an exponentially weighted mean; null before the first.
     service_seconds: Option<f64>,
-    /// How long a request that comes now would wait; null where that is not known.
+    /// How long a request of normal priority would wait if it came now, from a client that has none
+    /// waiting; null where that is not known.
     expected_wait_seconds: Option<f64>,
     /// For how long some of what the report says has not been believed.
     held_seconds: Option<f64>,
     backends: BTreeMap<BackendName, BackendStatus>,
+}
+
+/// Clients that have requests waiting; one that has some of different priority counts for each.
+#[derive(Serialize)]
+struct ClientsStatus {
+    count: usize,
+    /// How many requests the one with most has.
+    most: usize,
 }
 
 #[derive(Serialize)]
@@ -135,11 +150,21 @@ fn report(status: &ReportStatus, path: PathBuf) -> Report {
 
 fn upstream_status(upstream: &Upstream, held: Option<Instant>) -> UpstreamStatus {
     let view = upstream.view();
-    let backends = view.backends.iter();
+    let (queue, backends) = (view.queue, view.backends.iter());
+    let newcomer = Guest::any(Instant::now());
     UpstreamStatus {
-        waiting: view.waiting,
+        waiting: queue.waiting,
+        waiting_by_priority: queue.by_priority.map(|waiting| {
+            let words = Priority::ALL.iter().map(|(word, _)| *word);
+            words.zip(waiting).collect()
+        }),
+        waiting_clients: queue
+            .clients
+            .map(|(count, most)| ClientsStatus { count, most }),
         service_seconds: upstream.service_time().map(|time| time.as_secs_f64()),
-        expected_wait_seconds: upstream.expected_wait().map(|wait| wait.as_secs_f64()),
+        expected_wait_seconds: upstream
+            .expected_wait(&newcomer)
+            .map(|wait| wait.as_secs_f64()),
         held_seconds: held.map(seconds_since),
         backends: backends
             .map(|view| (view.backend.name().clone(), backend_status(view)))

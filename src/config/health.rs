@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::health::{WhenMissing, WhenStale};
 use crate::id::UpstreamName;
 
+use super::listeners::Binds;
 use super::scalar::{self, Reader, duration};
 use super::section::{Section, Value};
 
@@ -55,6 +56,8 @@ pub struct PollerParams {
     pub evidence: Arc<[Address]>,
     /// Whether a backend is left unpinged while all its slots are in use. Default false.
     pub skip_when_busy: bool,
+    /// Where the poller tells what it counts; none of the proxy's addresses. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// How each upstream's backends are asked: what it says itself, else what holds for all.
     pub probes: BTreeMap<UpstreamName, ProbeParams>,
 }
@@ -112,7 +115,8 @@ const WHEN_MISSING: &[(&str, WhenMissing)] = &[
 const STALE_AFTER_MIN: Duration = Duration::from_secs(30);
 /// So many waits of the poller fit into that default.
 const WAITS_UNTIL_STALE: u32 = 3;
-/// What a round may take beside wait and ping: to write the file and to notice that.
+/// What a round may take beside wait and ping: to ask proxies, to write the file and to notice that; as much
+/// again where they are asked before a ping, too.
 const ROUND_SPARE: Duration = Duration::from_secs(1);
 
 /// The `health` section, whose file `poller` keeps fresh.
@@ -170,7 +174,8 @@ pub(super) fn read(mut section: Section<'_>, poller: &PollerParams) -> HealthPar
 fn stale_after_reader(poller: &PollerParams) -> Reader<'static, Duration> {
     let inner = duration();
     let form = format!("{}, at least a round of the poller", inner.form());
-    let round = longest_wait(poller) + poller.timeout + ROUND_SPARE;
+    let spare = ROUND_SPARE * (1 + u32::from(poller.skip_when_busy));
+    let round = longest_wait(poller) + poller.timeout + spare;
     let shown = humantime::format_duration;
     let expected = format!(
         "at least {}, a round of the poller (interval {}, jitter {}%, timeout {}) and {}: raise it or \
@@ -179,7 +184,7 @@ fn stale_after_reader(poller: &PollerParams) -> Reader<'static, Duration> {
         shown(poller.interval),
         poller.jitter_percent,
         shown(poller.timeout),
-        shown(ROUND_SPARE),
+        shown(spare),
     );
     // An interval that is wrong is reported there, and is zero here.
     let is_known = !poller.interval.is_zero();
@@ -197,10 +202,11 @@ fn longest_wait(poller: &PollerParams) -> Duration {
 }
 
 /// The `poller` section, and the defaults of every upstream's probe. `admin`: where the proxy of this
-/// configuration tells of itself.
+/// configuration tells of itself; `binds`: where it listens.
 pub(super) fn read_poller(
     mut section: Section<'_>,
     admin: SocketAddr,
+    binds: &Binds,
 ) -> (PollerParams, ProbeParams) {
     let probe = read_global_probe(&mut section);
     let (interval, fast_interval, timeout) = read_times(&mut section);
@@ -239,10 +245,24 @@ pub(super) fn read_poller(
             scalar::flag(),
             "Whether a backend is not pinged while a proxy has all its slots in use.",
         ),
+        metrics: read_metrics(&mut section, binds),
         probes: BTreeMap::new(),
     };
     section.finish();
     (params, probe)
+}
+
+fn read_metrics(section: &mut Section<'_>, binds: &Binds) -> Option<SocketAddr> {
+    let bind = section.value(
+        "metrics",
+        "off",
+        scalar::or_off(scalar::bind()),
+        "Where the poller tells at `/metrics` what it counts ([metrics](metrics.md)), such as `127.0.0.1:9901`.",
+    );
+    if let Some(bind) = bind {
+        binds.check(bind, section, "metrics");
+    }
+    bind
 }
 
 fn read_evidence(section: &mut Section<'_>, admin: SocketAddr) -> Arc<[Address]> {

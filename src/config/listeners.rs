@@ -32,12 +32,17 @@ pub(super) struct Binds(Vec<(SocketAddr, Place)>);
 
 impl Binds {
     fn claim(&mut self, bind: SocketAddr, section: &Section<'_>) {
+        self.check(bind, section, "bind");
+        self.0.push((bind, section.place_of("bind")));
+    }
+
+    /// Records a problem with a key's value if the proxy listens there.
+    pub fn check(&self, bind: SocketAddr, section: &Section<'_>, key: &str) {
         let mut earlier = self.0.iter();
         if let Some((other, first)) = earlier.find(|(other, _)| clash(bind, *other)) {
             let by = format!("{} on line {}", first.path, first.line);
-            section.fail("bind", format!("{bind} is taken by {other} of {by}"));
+            section.fail(key, format!("{bind} is taken by {other} of {by}"));
         }
-        self.0.push((bind, section.place_of("bind")));
     }
 
     /// The place of the bind that a connection to a backend would end at: a request sent there would

@@ -9,6 +9,7 @@
 use std::env;
 use std::fmt;
 use std::fs::OpenOptions;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -139,6 +140,14 @@ impl Config {
         }
     }
 
+    /// The same for configurations that say the same, in programs of one version.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        // Everything that is read is shown; comments, order of keys and defaults that are written out are not.
+        format!("{self:?}").hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Checks a text. Messages call it `source_name`; `${NAME}` is looked up in this process's
     /// environment.
     ///
@@ -253,7 +262,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (listeners, admin, binds) = listeners::read(&mut ours);
     let clients = clients::read(ours.section("clients"));
     let limits = limits::read(ours.section("limits"));
-    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind);
+    let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind, &binds);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
     let request_id = request_id::read(&mut ours);

@@ -6,13 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
-
 use super::caution::{Caution, CautionParams};
 use super::snapshot::{InForce, ReportStatus, Snapshot};
 use crate::config::HealthParams;
+use crate::events::{Event, Events};
 use crate::health::{FileEvent, Report, Ruling, WhenStale};
 use crate::id::{BackendName, UpstreamName};
+use crate::metrics::ProxyCounters;
 use crate::upstream::Upstream;
 
 /// How many names a warning names.
@@ -28,10 +28,12 @@ pub(super) struct Judgement {
     /// What the last report says that nobody understands, as a hash.
     ignored: u64,
     is_stale: bool,
+    counters: Arc<ProxyCounters>,
+    events: Events,
 }
 
 impl Judgement {
-    pub fn new(snapshot: &Snapshot) -> Self {
+    pub fn new(snapshot: &Snapshot, counters: Arc<ProxyCounters>, events: Events) -> Self {
         let upstreams = &snapshot.config.upstreams;
         let backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
         let health = snapshot.config.health.clone();
@@ -48,6 +50,8 @@ impl Judgement {
             known: backends.map(|backend| backend.name.clone()).collect(),
             ignored: nothing_ignored(),
             is_stale: false,
+            counters,
+            events,
         }
     }
 
@@ -83,17 +87,26 @@ impl Judgement {
                 has_changed = true;
             }
         }
-        let in_force = match has_changed {
-            true => Some(InForce::since(event, Instant::now(), SystemTime::now())),
+        // What changes because time has passed says nothing of how long that takes.
+        let is_news = event.noticed != snapshot.report.event.noticed;
+        let in_force = match has_changed && is_news {
+            true => Some(self.timed(event)),
             false => snapshot.report.in_force,
         };
-        self.warn_of_ignored(event.report.as_deref());
+        self.tell_of_ignored(event.report.as_deref());
         ReportStatus {
             event: event.clone(),
             is_stale: self.is_stale,
             held: self.held(),
             in_force,
         }
+    }
+
+    fn timed(&self, event: &FileEvent) -> InForce {
+        let in_force = InForce::since(event, Instant::now(), SystemTime::now());
+        let time = in_force.since_change.unwrap_or(in_force.since_notice);
+        self.counters.report_in_force.observe(time);
+        in_force
     }
 
     fn rule(&mut self, event: &FileEvent, now: Instant) -> Ruling {
@@ -107,7 +120,7 @@ impl Judgement {
             .is_some_and(|stale_after| age >= stale_after);
         if is_stale != self.is_stale {
             self.is_stale = is_stale;
-            self.log_freshness(age);
+            self.tell_freshness(age);
         }
         match is_stale {
             true => Ruling::stale(report, self.health.when_stale),
@@ -115,21 +128,24 @@ impl Judgement {
         }
     }
 
-    fn log_freshness(&self, age: Duration) {
-        let age_seconds = age.as_secs();
-        let path = self.health.file.display();
-        match self.health.when_stale {
-            _ if !self.is_stale => info!(%path, "health file is fresh again"),
-            WhenStale::Keep => {
-                warn!(%path, age_seconds, "health file is stale, its report stays in force");
-            }
-            WhenStale::FailOpen => {
-                warn!(%path, age_seconds, "health file is stale, every backend counts as healthy");
-            }
-            WhenStale::FailClosed => {
-                warn!(%path, age_seconds, "health file is stale, no backend counts as healthy");
-            }
-        }
+    fn tell_freshness(&self, age: Duration) {
+        let path = self.path();
+        self.events.publish(match self.is_stale {
+            false => Event::ReportFresh { path },
+            true => Event::ReportStale {
+                path,
+                age_seconds: age.as_secs(),
+                effect: match self.health.when_stale {
+                    WhenStale::Keep => "its report stays in force",
+                    WhenStale::FailOpen => "every backend counts as healthy",
+                    WhenStale::FailClosed => "no backend counts as healthy",
+                },
+            },
+        });
+    }
+
+    fn path(&self) -> String {
+        self.health.file.display().to_string()
     }
 
     /// Whom the report calls sick and this does not believe yet. Only what reports say counts here: what
@@ -152,11 +168,12 @@ impl Judgement {
         let was_held = caution.held_since().is_some();
         let doubted = caution.doubts(healthy, &sick, event.seen, now);
         let count = doubted.len();
+        let upstream = name.clone();
         match (was_held, count > 0) {
-            (false, true) => {
-                warn!(upstream = %name, count, "health file turns too many backends sick, not believed yet");
-            }
-            (true, false) => info!(upstream = %name, "health file is believed again"),
+            (false, true) => self
+                .events
+                .publish(Event::ReportDoubted { upstream, count }),
+            (true, false) => self.events.publish(Event::ReportBelieved { upstream }),
             _ => {}
         }
         doubted
@@ -168,8 +185,8 @@ impl Judgement {
             .collect()
     }
 
-    /// One warning per change of what is ignored.
-    fn warn_of_ignored(&mut self, report: Option<&Report>) {
+    /// One event per change of what is ignored.
+    fn tell_of_ignored(&mut self, report: Option<&Report>) {
         let Some(report) = report else { return };
         let names = report.names().filter(|name| !self.known.contains(*name));
         let mut hasher = DefaultHasher::new();
@@ -183,8 +200,11 @@ impl Judgement {
         }
         let ignored = hasher.finish();
         if ignored != self.ignored && count > 0 {
-            let (path, names) = (self.health.file.display(), shown.join(", "));
-            warn!(%path, count, names, "health file says what nobody asked for");
+            self.events.publish(Event::ReportIgnored {
+                path: self.path(),
+                count,
+                names: shown.join(", "),
+            });
         }
         self.ignored = ignored;
     }

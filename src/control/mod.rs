@@ -18,7 +18,9 @@ use tokio::time::sleep_until;
 
 use crate::address::Resolver;
 use crate::config::Config;
+use crate::events::Events;
 use crate::health::FileEvent;
+use crate::metrics::ProxyCounters;
 
 use judgement::Judgement;
 
@@ -29,22 +31,31 @@ pub use snapshot::{Current, ReportStatus, Snapshot};
 pub struct Control {
     current: Current,
     judgement: Judgement,
+    counters: Arc<ProxyCounters>,
     resolver: Resolver,
+    events: Events,
 }
 
 impl Control {
     /// Everything as the configuration, the first look at the health file and the resolver say. Needs
     /// a tokio runtime with time.
-    pub async fn start(config: Arc<Config>, health: FileEvent) -> Self {
-        let snapshot = Snapshot::new(config, health);
+    pub async fn start(
+        config: Arc<Config>,
+        health: FileEvent,
+        counters: Arc<ProxyCounters>,
+        events: Events,
+    ) -> Self {
+        let snapshot = Snapshot::new(config, health, &events);
         let resolver = Resolver::new();
-        resolver::round(&resolver, &snapshot.upstreams).await;
-        let mut judgement = Judgement::new(&snapshot);
+        resolver::round(&resolver, &snapshot.upstreams, &events).await;
+        let mut judgement = Judgement::new(&snapshot, counters.clone(), events.clone());
         let report = judgement.apply(&snapshot, &snapshot.report.event).await;
         Self {
             current: Current::new(snapshot.with_report(report)),
             judgement,
+            counters,
             resolver,
+            events,
         }
     }
 
@@ -56,11 +67,11 @@ impl Control {
     /// Puts each change in force, until nobody watches the health file any more.
     pub async fn run(self, health: watch::Receiver<FileEvent>) {
         let upstreams = self.current.load_full().upstreams.clone();
-        let resolver = self.resolver.clone();
+        let (resolver, events) = (self.resolver.clone(), self.events.clone());
         tokio::select! {
             () = self.obey(health) => {}
             () = async {
-                resolver::run(resolver, upstreams).await;
+                resolver::run(resolver, upstreams, events).await;
                 std::future::pending().await
             } => {}
         }
@@ -70,7 +81,13 @@ impl Control {
         loop {
             let due = self.judgement.due(&self.current.load().report.event);
             tokio::select! {
-                changed = health.changed() => if changed.is_err() { return },
+                changed = health.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = health.borrow().state.name();
+                    self.counters.report_readings.add(state);
+                }
                 () = at(due) => {}
             }
             let event = health.borrow_and_update().clone();

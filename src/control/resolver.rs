@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
 
 use crate::address::{Address, Endpoint, Resolver};
+use crate::events::{Event, Events};
 use crate::id::{BackendName, UpstreamName};
 use crate::upstream::{Backend, Upstream};
 
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 type Upstreams = BTreeMap<UpstreamName, Arc<Upstream>>;
 
 /// Resolves every name again and again. Ends at once if there is none.
-pub(super) async fn run(resolver: Resolver, upstreams: Arc<Upstreams>) {
+pub(super) async fn run(resolver: Resolver, upstreams: Arc<Upstreams>, events: Events) {
     while named(&upstreams).next().is_some() {
         let is_lost = |backend: &Backend| backend.location().endpoint.is_none();
         let pause = if named(&upstreams).any(is_lost) {
@@ -34,13 +34,13 @@ pub(super) async fn run(resolver: Resolver, upstreams: Arc<Upstreams>) {
             INTERVAL
         };
         sleep(pause).await;
-        round(&resolver, &upstreams).await;
+        round(&resolver, &upstreams, &events).await;
     }
 }
 
 /// Resolves every name once, all at the same time, and then gives out the addresses: two names may have
 /// swapped theirs.
-pub(super) async fn round(resolver: &Resolver, upstreams: &Upstreams) {
+pub(super) async fn round(resolver: &Resolver, upstreams: &Upstreams, events: &Events) {
     let asked: Vec<_> = named(upstreams)
         .map(|backend| {
             let (resolver, address) = (resolver.clone(), backend.params().address.clone());
@@ -53,16 +53,16 @@ pub(super) async fn round(resolver: &Resolver, upstreams: &Upstreams) {
         let Ok(outcome) = task.await else { return };
         found.push(outcome);
     }
-    assign(upstreams, found);
+    assign(upstreams, found, events);
 }
 
 /// Gives every name its address, in their order; what several would have, only the first gets.
-fn assign(upstreams: &Upstreams, found: Vec<Result<Endpoint, String>>) {
+fn assign(upstreams: &Upstreams, found: Vec<Result<Endpoint, String>>, events: &Events) {
     let found: Vec<_> = named(upstreams).zip(found).collect();
     let mut owners = owners_that_stay(upstreams, &found);
     for (backend, outcome) in found {
         let claimed = outcome.and_then(|endpoint| claim(&mut owners, backend, endpoint));
-        note(backend, claimed);
+        note(backend, claimed, events);
     }
 }
 
@@ -113,21 +113,27 @@ fn claim(
     }
 }
 
-/// One log line per change.
-fn note(backend: &Backend, found: Result<Endpoint, String>) {
+/// One event per change.
+fn note(backend: &Backend, found: Result<Endpoint, String>, events: &Events) {
     let last = backend.location();
-    let (name, address) = (backend.name(), &backend.params().address);
-    match &found {
+    let name = backend.name().clone();
+    let event = match &found {
         Ok(endpoint) if last.endpoint.as_ref() != Some(endpoint) || last.problem.is_some() => {
-            info!(backend = %name, %address, %endpoint, "name resolved");
+            Event::NameResolved {
+                backend: name,
+                address: backend.params().address.to_string(),
+                endpoint: endpoint.to_string(),
+            }
         }
-        Err(problem) if last.problem.as_ref() != Some(problem) => {
-            warn!(backend = %name, %problem, "name not resolved");
-        }
+        Err(problem) if last.problem.as_ref() != Some(problem) => Event::NameNotResolved {
+            backend: name,
+            problem: problem.clone(),
+        },
         // Nothing is new.
         _ => return,
-    }
+    };
     backend.locate(found);
+    events.publish(event);
 }
 
 #[cfg(test)]
@@ -151,7 +157,12 @@ maitred:
         let config = Config::parse(TEXT, "test").unwrap();
         let upstreams = config.upstreams.into_iter();
         upstreams
-            .map(|params| (params.name.clone(), Upstream::new(params)))
+            .map(|params| {
+                (
+                    params.name.clone(),
+                    Upstream::new(params, Events::default()),
+                )
+            })
             .collect()
     }
 
@@ -172,8 +183,8 @@ maitred:
     #[test]
     fn names_may_swap_their_addresses() {
         let upstreams = upstreams();
-        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))]);
-        assign(&upstreams, vec![Ok(at(2)), Ok(at(1))]);
+        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))], &Events::default());
+        assign(&upstreams, vec![Ok(at(2)), Ok(at(1))], &Events::default());
         assert_eq!(
             located(&upstreams),
             [(Some(at(2)), None), (Some(at(1)), None)]
@@ -183,8 +194,12 @@ maitred:
     #[test]
     fn a_name_that_is_lost_keeps_its_address_from_others() {
         let upstreams = upstreams();
-        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))]);
-        assign(&upstreams, vec![Err("lost".into()), Ok(at(1))]);
+        assign(&upstreams, vec![Ok(at(1)), Ok(at(2))], &Events::default());
+        assign(
+            &upstreams,
+            vec![Err("lost".into()), Ok(at(1))],
+            &Events::default(),
+        );
         let problem = "b.test:80 resolves to 10.0.0.1:80, which is a".to_owned();
         let expected = [
             (Some(at(1)), Some("lost".to_owned())),
@@ -196,7 +211,7 @@ maitred:
     #[test]
     fn an_address_that_somebody_has_without_a_name_is_not_for_names() {
         let upstreams = upstreams();
-        assign(&upstreams, vec![Ok(at(3)), Ok(at(2))]);
+        assign(&upstreams, vec![Ok(at(3)), Ok(at(2))], &Events::default());
         let problem = "a.test:80 resolves to 10.0.0.3:80, which is c".to_owned();
         assert_eq!(located(&upstreams)[0], (None, Some(problem)));
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::health::FileEvent;
 use crate::id::UpstreamName;
 use crate::routing::Router;
@@ -76,11 +77,14 @@ impl ReportStatus {
 }
 
 impl Snapshot {
-    pub(super) fn new(config: Arc<Config>, event: FileEvent) -> Self {
+    pub(super) fn new(config: Arc<Config>, event: FileEvent, events: &Events) -> Self {
         let upstreams = config
             .upstreams
             .iter()
-            .map(|params| (params.name.clone(), Upstream::new(params.clone())))
+            .map(|params| {
+                let upstream = Upstream::new(params.clone(), events.clone());
+                (params.name.clone(), upstream)
+            })
             .collect();
         Self {
             router: Arc::new(Router::new(config.routes.clone())),

@@ -56,7 +56,10 @@ pub enum FileState {
 }
 
 impl FileState {
-    /// Its name for machines: `missing`, `ok` or `corrupt`.
+    /// Every name that a state has.
+    pub const NAMES: [&'static str; 3] = ["ok", "missing", "corrupt"];
+
+    /// Its name for machines, one of [`Self::NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
             Self::Missing => "missing",

@@ -64,6 +64,20 @@ pub enum Standing<'a> {
     Stale,
 }
 
+impl Standing<'_> {
+    /// Its name for machines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ready => State::Ready.name(),
+            Self::Sick(_) => "sick",
+            Self::Unnamed => "unnamed",
+            Self::Kept(state) => state.name(),
+            Self::NoReport => "no_report",
+            Self::Stale => "stale",
+        }
+    }
+}
+
 impl Ruling {
     /// While a report is fresh: what it says.
     pub fn fresh(report: Arc<Report>) -> Self {

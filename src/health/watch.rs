@@ -25,9 +25,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::file::{FileEvent, FileState, HealthFile, Look, Sighting, look};
+use crate::events::{Event as Change, Events};
 
 /// How often to look without being told to.
 const FALLBACK: Duration = Duration::from_secs(1);
@@ -41,11 +42,11 @@ const FALLBACK: Duration = Duration::from_secs(1);
 /// # Cancel safety
 ///
 /// May be dropped at any time; what was published stays.
-pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
+pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>, changes: Events) {
     let signals = Arc::new(Signals::default());
     // Missing or bad from the start is news too; good is what everybody expects.
     if file.latest().state != FileState::Ok {
-        log(file.path(), &FileState::Ok, file.latest());
+        tell(&changes, file.path(), &FileState::Ok, file.latest());
     }
     let mut directory = DirectoryWatch::new(file.path(), signals.clone());
     let mut fallback = interval(FALLBACK);
@@ -95,7 +96,7 @@ pub async fn watch(mut file: HealthFile, publish: watch::Sender<FileEvent>) {
         };
         let before = file.latest().state.clone();
         if file.observe(sighting, Instant::now()) {
-            log(file.path(), &before, file.latest());
+            tell(&changes, file.path(), &before, file.latest());
             publish.send_replace(file.latest().clone());
         }
     }
@@ -151,14 +152,17 @@ async fn due(file: &HealthFile) {
     }
 }
 
-fn log(path: &Path, before: &FileState, event: &FileEvent) {
-    let path = path.display();
-    match &event.state {
-        state if state == before => debug!(%path, "health file written"),
-        FileState::Ok => info!(%path, "health file is good"),
-        FileState::Missing => warn!(%path, "health file is missing"),
-        FileState::Corrupt { problem } => warn!(%path, %problem, "health file is corrupt"),
-    }
+fn tell(changes: &Events, path: &Path, before: &FileState, event: &FileEvent) {
+    let path = path.display().to_string();
+    changes.publish(match &event.state {
+        state if state == before => return debug!(%path, "health file written"),
+        FileState::Ok => Change::ReportGood { path },
+        FileState::Missing => Change::ReportMissing { path },
+        FileState::Corrupt { problem } => Change::ReportCorrupt {
+            path,
+            problem: problem.clone(),
+        },
+    });
 }
 
 /// The events of one directory, as far as there are any.

@@ -1,5 +1,6 @@
 //! What requests are counted in.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::Method;
@@ -116,6 +117,8 @@ impl Words {
 pub struct ProxyCounters {
     /// Requests that belong to no upstream.
     pub unrouted: RequestCounts,
+    /// Theirs too; they never wait.
+    pub unrouted_times: RequestTimes,
     /// By why the proxy answered by itself.
     pub refusals: Words,
     /// By why an attempt was made again.
@@ -125,7 +128,11 @@ pub struct ProxyCounters {
     /// Those of them that are over.
     pub connections_closed: Count,
     /// Access log lines dropped.
-    pub log_dropped: Count,
+    pub log_dropped: Arc<Count>,
+    /// By what the health file was found to be when it had changed.
+    pub report_readings: Words,
+    /// From a change of the health file until it was in force.
+    pub report_in_force: Histogram,
 }
 
 #[cfg(test)]

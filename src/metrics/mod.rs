@@ -8,13 +8,22 @@
 mod counts;
 mod histogram;
 mod page;
+/// The poller's.
+pub mod poller;
+mod process;
+mod scrape;
 
 pub use counts::{Count, ProxyCounters, RequestCounts, RequestTimes, Words};
 pub use histogram::Histogram;
-pub use page::{Family, Page, page};
+pub use page::{Family, Page};
+pub use process::Process;
+pub use scrape::scrape;
 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
+
+/// No labels.
+pub const NO_LABELS: [(&str, &str); 0] = [];
 
 /// What is measured: name, help, kind and unit.
 pub struct Metric {
@@ -99,6 +108,11 @@ pub static EJECTIONS: Metric = counter(
 );
 /// Labels: `upstream`.
 pub static WAITING: Metric = gauge("maitred_queue_waiting", "Requests that wait for a slot.");
+/// Labels: `upstream`.
+pub static WAITING_MAX: Metric = gauge(
+    "maitred_queue_size",
+    "How many requests may wait for a slot.",
+);
 /// Labels: `upstream`, `backend`.
 pub static SLOTS: Metric = gauge(
     "maitred_slots",
@@ -119,6 +133,12 @@ pub static ELIGIBLE: Metric = gauge(
     "maitred_backend_eligible",
     "1 while a backend may be chosen once it has a free slot, else 0.",
 );
+/// Labels: `upstream`, `backend`, `reason` (`no_report`, `stale`, `unnamed`, `sick`, `drain`, `maint`,
+/// `refuses`, `unresolved`). None while the backend may be chosen.
+pub static INELIGIBLE: Metric = gauge(
+    "maitred_backend_ineligible",
+    "1, for the reason why a backend may not be chosen.",
+);
 /// Labels: `upstream`, `backend`.
 pub static WEIGHT: Metric = gauge("maitred_backend_weight", "A backend's share, as it is now.");
 /// Labels: `state` (`ok`, `stale`, `missing`, `corrupt`).
@@ -132,11 +152,16 @@ pub static REPORT_AGE: Metric = seconds(
     MetricType::Gauge,
     "Since the health file was last seen to be written.",
 );
-/// None before the first change.
+/// Labels: `state` (`ok`, `missing`, `corrupt`).
+pub static REPORT_READINGS: Metric = counter(
+    "maitred_report_readings",
+    "How often the health file was found written anew, gone or broken.",
+);
+/// What changed nothing for any backend is not counted.
 pub static REPORT_IN_FORCE: Metric = seconds(
-    "maitred_report_in_force_delay",
-    MetricType::Gauge,
-    "How long the last change of the health file took to be in force, from when the proxy was told.",
+    "maitred_report_in_force_duration",
+    MetricType::Histogram,
+    "From a change of the health file until every decision was made by it.",
 );
 /// Client connections, of the process.
 pub static CONNECTIONS: Metric = counter(
@@ -153,22 +178,3 @@ pub static LOG_DROPPED: Metric = counter(
     "maitred_access_log_dropped",
     "Lines of the access log that were dropped: their reader is slow, or they could not be written.",
 );
-/// Of the process.
-pub static CPU: Metric = seconds(
-    "process_cpu",
-    MetricType::Counter,
-    "Processor time that the process has used, its own and the system's for it.",
-);
-/// Of the process.
-pub static MEMORY: Metric = metric(
-    "process_resident_memory",
-    MetricType::Gauge,
-    Some(Unit::Bytes),
-    "Memory of the process that is not swapped out.",
-);
-/// Of the process.
-pub static DESCRIPTORS: Metric = gauge("process_open_fds", "Open descriptors.");
-/// Of the process.
-pub static DESCRIPTORS_MAX: Metric = gauge("process_max_fds", "How many descriptors may be open.");
-/// Labels: `version`.
-pub static BUILD: Metric = gauge("maitred_build_info", "1, for the version that runs.");

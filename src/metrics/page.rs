@@ -21,7 +21,7 @@ pub struct Family<'a>(MetricEncoder<'a>);
 ///
 /// # Errors
 /// When `write` has one.
-pub fn page(
+pub(super) fn page(
     write: impl Fn(&mut Page<'_>) -> fmt::Result + Send + Sync + 'static,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();

@@ -16,6 +16,9 @@
 //! - when pings have been excused for the limit: one request after the other that fails makes no silence that
 //!   is long enough.
 //!
+//! A proxy that is gone has left its requests at the backend. What it said last stands in for it, until the
+//! backend gives a sign of life: that it is still at them nobody knows then.
+//!
 //! Everything is an age, counted back from one moment: the clocks of two processes cannot be compared.
 
 use std::time::Duration;
@@ -49,6 +52,8 @@ pub struct Testimony {
     pub heard: Option<Duration>,
     /// Since it last let a request run into its timeout.
     pub overdue: Option<Duration>,
+    /// Since the proxy said so, if it cannot be asked any more; zero: it has just been asked.
+    pub known: Duration,
 }
 
 /// What a lost ping comes to.
@@ -65,6 +70,8 @@ pub enum Finding {
         in_hand: u32,
         /// For how long it has had the latest of them.
         given: Duration,
+        /// Since when nobody knows more: [`Testimony::known`].
+        known: Duration,
         /// For how long this goes on being an excuse, if nothing is heard.
         left: Duration,
     },
@@ -95,13 +102,14 @@ pub fn judge(ping: &LostPing, testimonies: &[Testimony], limit: Duration) -> Fin
     if let Some(heard) = heard.filter(|heard| *heard <= ping.begun) {
         return Finding::Alive { heard };
     }
-    let full = testimonies.iter().filter(|one| one.was_full(ping));
+    let life = heard.into_iter().chain(ping.well).min();
+    let since_life = life.unwrap_or(Duration::MAX);
+    let standing = testimonies.iter().filter(|one| one.known <= since_life);
+    let full = standing.filter(|one| one.was_full(ping));
     // Any one will do; the one that knows of the latest request excuses for longest.
     let Some(witness) = full.min_by_key(|one| one.silent) else {
         return Finding::Idle;
     };
-    let life = heard.into_iter().chain(ping.well).min();
-    let since_life = life.unwrap_or(Duration::MAX);
     let silent = witness.silent.unwrap_or_default();
     let unexplained = silent.max(ping.excused).min(since_life);
     let overdue = testimonies.iter().filter_map(|one| one.overdue).min();
@@ -113,6 +121,7 @@ pub fn judge(ping: &LostPing, testimonies: &[Testimony], limit: Duration) -> Fin
     Finding::Busy {
         in_hand: witness.in_flight,
         given: witness.given.unwrap_or_default(),
+        known: witness.known,
         left: limit - unexplained,
     }
 }
@@ -147,7 +156,7 @@ mod tests {
             given: Some(seconds(given)),
             silent: Some(seconds(given)),
             heard: Some(seconds(given + 0.5)),
-            overdue: None,
+            ..Testimony::default()
         }
     }
 
@@ -171,6 +180,7 @@ mod tests {
         let busy = Finding::Busy {
             in_hand: 1,
             given: seconds(2.5),
+            known: Duration::ZERO,
             left: seconds(57.5),
         };
         assert_eq!(judge(&ping(), &[in_hand(2.5)], LIMIT), busy);
@@ -249,11 +259,48 @@ mod tests {
                 ..in_hand(70.0)
             },
         );
+        let recent = Testimony {
+            heard: None,
+            ..in_hand(2.0)
+        };
         assert!(is_excused(judge(&ping(), &[stranger, in_hand(2.0)], LIMIT)));
+        assert!(is_excused(judge(&ping(), &[old, recent], LIMIT)));
         assert!(is_excused(judge(&ping(), &[in_hand(2.0), old], LIMIT)));
         assert!(!is_excused(judge(&ping(), &[stranger, old], LIMIT)));
         // It waits at the backend behind the requests of the other proxy, which are answered.
         assert!(is_excused(judge(&ping(), &[idle, old], LIMIT)));
+    }
+
+    #[test]
+    fn what_a_proxy_that_is_gone_had_there_excuses_until_there_is_life() {
+        let left = |known: f64| Testimony {
+            known: seconds(known),
+            ..in_hand(20.0)
+        };
+        let finding = judge(&ping(), &[left(9.0)], LIMIT);
+        assert!(
+            matches!(finding, Finding::Busy { known, .. } if known == seconds(9.0)),
+            "{finding:?}"
+        );
+        let too_long = Testimony {
+            known: seconds(9.0),
+            ..in_hand(60.0)
+        };
+        assert!(!is_excused(judge(&ping(), &[too_long], LIMIT)));
+        let pinged = LostPing {
+            well: Some(seconds(8.0)),
+            ..ping()
+        };
+        assert_eq!(judge(&pinged, &[left(9.0)], LIMIT), Finding::Idle);
+        let heard = Testimony {
+            max_in_flight: 1,
+            heard: Some(seconds(8.0)),
+            ..Testimony::default()
+        };
+        assert_eq!(judge(&ping(), &[left(9.0), heard], LIMIT), Finding::Idle);
+        // Before it said so, or somebody who has been asked just now: that says nothing.
+        assert!(is_excused(judge(&ping(), &[left(7.0), heard], LIMIT)));
+        assert!(is_excused(judge(&ping(), &[in_hand(20.0), heard], LIMIT)));
     }
 
     #[test]
@@ -265,6 +312,11 @@ mod tests {
         };
         let finding = judge(&ping(), &[overdue], LIMIT);
         assert!(matches!(finding, Finding::Hung { .. }), "{finding:?}");
+        let another = Testimony {
+            overdue: Some(seconds(50.0)),
+            ..Testimony::default()
+        };
+        assert!(!is_excused(judge(&ping(), &[overdue, another], LIMIT)));
         let heard = Testimony {
             heard: Some(seconds(4.0)),
             ..overdue
@@ -302,9 +354,10 @@ mod tests {
     prop_compose! {
         fn testimony()(
             in_flight in 0u32..4, max_in_flight in 1u32..4,
-            given in age(), silent in age(), heard in age(), overdue in age(),
+            given in age(), silent in age(), heard in age(), overdue in age(), known in age(),
         ) -> Testimony {
-            Testimony { in_flight, max_in_flight, given, silent, heard, overdue }
+            let known = known.unwrap_or_default();
+            Testimony { in_flight, max_in_flight, given, silent, heard, overdue, known }
         }
     }
 
@@ -325,7 +378,8 @@ mod tests {
             let life = heard.into_iter().chain(well).min().unwrap_or(Duration::MAX);
             match judge(&ping, &testimonies, LIMIT) {
                 Finding::Alive { heard: ago } => prop_assert!(heard == Some(ago) && ago <= begun),
-                Finding::Busy { left, .. } => {
+                Finding::Busy { left, known, .. } => {
+                    prop_assert!(known <= life);
                     prop_assert!(left <= LIMIT && left > Duration::ZERO);
                     prop_assert!(excused.min(life) < LIMIT);
                 }

@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use super::record::Judgement;
 use super::task::Task;
+use crate::events::Events;
 use crate::health::{self, FileEvent, HealthFile, Judged, LockError, Writer};
 use crate::id::BackendName;
 
@@ -40,6 +41,39 @@ pub(super) struct PolledFile {
 /// What is to be written of one backend.
 pub(super) type Entry = (BackendName, Judgement);
 
+/// What came of writing the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is written.
+    Done,
+    /// Not; the next round tries again.
+    Failed,
+    /// Not, because somebody else is at the file: to be tried again after this time.
+    Deferred(Duration),
+}
+
+impl Written {
+    /// Every name of an outcome.
+    pub const NAMES: [&'static str; 3] = ["written", "failed", "deferred"];
+
+    /// For machines: one of [`Self::NAMES`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "written",
+            Self::Failed => "failed",
+            Self::Deferred(_) => "deferred",
+        }
+    }
+
+    /// When to try again, if not with the next round.
+    pub fn wait(self) -> Option<Duration> {
+        match self {
+            Self::Deferred(wait) => Some(wait),
+            Self::Done | Self::Failed => None,
+        }
+    }
+}
+
 impl PolledFile {
     /// Reads the file, begins to watch it and takes its lock.
     ///
@@ -63,7 +97,7 @@ impl PolledFile {
             waiting: None,
             trouble: None,
             events,
-            _watching: Task::spawn(health::watch(file, publish)),
+            _watching: Task::spawn(health::watch(file, publish, Events::default())),
         })
     }
 
@@ -116,24 +150,23 @@ impl PolledFile {
         let _ = self.with_writer(Writer::look).await;
     }
 
-    /// Writes off the threads of the runtime. A failure is logged, once until it changes. Says when to
-    /// try again, if not with the next round.
+    /// Writes off the threads of the runtime. A failure is logged, once until it changes.
     ///
     /// # Cancel safety
     ///
     /// May be dropped if no other write follows; one that has begun is completed.
-    pub async fn write(&mut self, entries: Vec<Entry>, detail: bool) -> Option<Duration> {
+    pub async fn write(&mut self, entries: Vec<Entry>, detail: bool) -> Written {
         let writing = self.with_writer(move |writer| writer.write(judged(&entries), detail));
         let error = match writing.await {
             Ok(Ok(())) => {
                 self.waiting = None;
                 self.tell(None);
-                return None;
+                return Written::Done;
             }
             Ok(Err(error)) => error,
             Err(error) => {
                 self.tell(Some(error.to_string()));
-                return None;
+                return Written::Failed;
             }
         };
         let wait = error.wait();
@@ -147,8 +180,10 @@ impl PolledFile {
         if waited >= PATIENCE {
             self.tell(Some(with_causes(&error)));
         }
-        wait.filter(|_| waited < TRY_FOR)
-            .map(|wait| wait.min(RETRY))
+        match wait {
+            Some(wait) if waited < TRY_FOR => Written::Deferred(wait.min(RETRY)),
+            _ => Written::Failed,
+        }
     }
 
     async fn with_writer<T: Send + 'static>(

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use super::plan::Target;
 use crate::address::Address;
 use crate::config::{PollerParams, ProbeParams};
@@ -21,6 +24,7 @@ pub(super) fn params() -> PollerParams {
         detail: false,
         evidence: Arc::new([]),
         skip_when_busy: false,
+        metrics: None,
         probes: BTreeMap::new(),
     }
 }
@@ -34,4 +38,20 @@ pub(super) fn target(name: &str, address: Address, params: &Arc<PollerParams>) -
         probe: ProbeParams::default(),
         params: params.clone(),
     }
+}
+
+/// A proxy whose evidence is this, once: whoever asks again is refused.
+pub(super) async fn witness(page: &str) -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let length = page.len();
+    let answer = format!("HTTP/1.1 200 x\r\nContent-Length: {length}\r\n\r\n{page}");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    address.into()
 }

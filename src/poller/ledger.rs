@@ -24,6 +24,8 @@ pub(super) struct Ledger {
     /// Who has not reported since all last had; not empty, unless there is no target.
     awaited: HashSet<BackendName>,
     is_due: bool,
+    /// Rounds that are over and were not asked for.
+    rounds: u32,
 }
 
 impl Ledger {
@@ -57,6 +59,11 @@ impl Ledger {
         std::mem::take(&mut self.is_due)
     }
 
+    /// How many rounds are over since this was asked last.
+    pub fn take_rounds(&mut self) -> u32 {
+        std::mem::take(&mut self.rounds)
+    }
+
     /// What was found out last; `None` of a target that has not reported or is in maintenance.
     pub fn judgement(&self, name: &BackendName) -> Option<&Judgement> {
         self.findings.get(name)?.as_ref()
@@ -66,6 +73,7 @@ impl Ledger {
         if self.awaited.is_empty() {
             self.awaited.extend(self.findings.keys().cloned());
             self.is_due = true;
+            self.rounds += 1;
         }
     }
 }
@@ -107,7 +115,9 @@ mod tests {
         let mut ledger = expecting(&["a", "b"]);
         assert!(takes(&mut ledger, "a", true));
         assert!(!takes(&mut ledger, "a", false));
+        assert_eq!(ledger.take_rounds(), 0);
         assert!(takes(&mut ledger, "b", false));
+        assert_eq!((ledger.take_rounds(), ledger.take_rounds()), (1, 0));
         assert!(!takes(&mut ledger, "b", false));
         assert!(takes(&mut ledger, "a", false));
     }

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tracing::error;
 
+use super::counts::EvidenceCounts;
 use super::evidence::{Evidence, Witnesses};
 use super::plan::Target;
 use super::probe::{self, Answer, PingFailure};
@@ -25,11 +26,11 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Needs a tokio runtime.
-    pub fn new(pings: usize) -> Self {
+    pub fn new(pings: usize, evidence: Arc<EvidenceCounts>) -> Self {
         let resolver = Resolver::new();
         Self {
             pings: Semaphore::new(pings),
-            witnesses: Witnesses::new(resolver.clone()),
+            witnesses: Witnesses::new(resolver.clone(), evidence),
             resolver,
         }
     }
@@ -40,6 +41,8 @@ impl Turns {
 pub(super) struct Look {
     pub begun: Instant,
     pub ended: Instant,
+    /// Not where it was skipped, or has crashed: then nothing was timed.
+    pub was_pinged: bool,
     pub reading: Reading,
 }
 
@@ -117,6 +120,7 @@ pub(super) async fn finish(backend: &BackendName, look: Task<Look>) -> Look {
         Look {
             begun: now,
             ended: now,
+            was_pinged: false,
             reading: Reading::Bad(PingFailure::Crashed),
         }
     })
@@ -131,6 +135,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
         return Look {
             begun,
             ended: Instant::now(),
+            was_pinged: false,
             reading: Reading::Inconclusive(excuse),
         };
     }
@@ -157,6 +162,7 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
     Look {
         begun,
         ended,
+        was_pinged: true,
         reading,
     }
 }
@@ -166,18 +172,19 @@ async fn look(target: &Target, turns: &Turns, memory: Memory) -> Look {
 async fn skip(target: &Target, turns: &Turns, memory: Memory) -> Option<Excuse> {
     let evidence = turns.witnesses.ask(&target.params.evidence).await?;
     let now = evidence.asked;
-    let Finding::Busy {
-        in_hand,
-        given,
-        left,
-    } = judged(target, memory, (now, now), &evidence)
-    else {
-        return None;
-    };
-    (left > target.params.timeout).then(|| Excuse {
-        why: format!("{}, not pinged", at_work(in_hand, given)),
-        until: evidence.received.checked_add(left),
-    })
+    match judged(target, memory, (now, now), &evidence) {
+        // Of whom nobody knows now, only a ping can tell.
+        Finding::Busy {
+            in_hand,
+            given,
+            known: Duration::ZERO,
+            left,
+        } if left > target.params.timeout => Some(Excuse {
+            why: format!("{}, not pinged", at_work(in_hand, given, Duration::ZERO)),
+            until: evidence.received.checked_add(left),
+        }),
+        _ => None,
+    }
 }
 
 /// What is left of a ping that was not answered in time.
@@ -195,15 +202,16 @@ fn read(
         Finding::Idle => return Reading::Bad(failure),
         Finding::Hung { silent } => return Reading::Hung(failure, silent),
         Finding::Alive { heard } => Excuse {
-            why: format!("busy: at a request {:.1} s ago", heard.as_secs_f64()),
+            why: format!("a sign of life {:.1} s ago", heard.as_secs_f64()),
             until: None,
         },
         Finding::Busy {
             in_hand,
             given,
+            known,
             left,
         } => Excuse {
-            why: at_work(in_hand, given),
+            why: at_work(in_hand, given, known),
             until: evidence.received.checked_add(left),
         },
     };
@@ -229,10 +237,137 @@ fn judged(
     excuse::judge(&ping, &testimonies, target.busy_limit)
 }
 
-fn at_work(in_hand: u32, given: Duration) -> String {
+fn at_work(in_hand: u32, given: Duration, known: Duration) -> String {
     let given = given.as_secs_f64();
-    match in_hand {
-        1 => format!("busy: a request in hand for {given:.1} s"),
-        _ => format!("busy: {in_hand} requests in hand, the latest for {given:.1} s"),
+    let work = match in_hand {
+        1 => format!("a request in hand for {given:.1} s"),
+        _ => format!("{in_hand} requests in hand, the latest for {given:.1} s"),
+    };
+    match known {
+        Duration::ZERO => work,
+        known => format!("{work}, as known {:.1} s ago", known.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{self, witness};
+    use super::*;
+    use crate::address::Address;
+    use crate::config::PollerParams;
+
+    /// What a proxy says that has heard of the backend `a` so long ago, and has given it a request since.
+    fn page(given_seconds: f64, heard_seconds: f64) -> String {
+        format!(
+            r#"{{"backends":{{"a":{{"in_flight":1,"max_in_flight":1,"given_seconds":{given_seconds},
+            "silent_seconds":{given_seconds},"heard_seconds":{heard_seconds}}}}}}}"#
+        )
+    }
+
+    /// A target that refuses connections, with these witnesses. A ping may take 2 s, and 60 s are the limit.
+    fn target(evidence: impl IntoIterator<Item = Address>) -> Target {
+        let params = Arc::new(PollerParams {
+            evidence: evidence.into_iter().collect(),
+            ..fixtures::params()
+        });
+        fixtures::target("a", "127.0.0.1:1".parse().unwrap(), &params)
+    }
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// What becomes of a ping that began two seconds ago and has timed out just now, when the question took half a
+    /// second and the answer is of its end.
+    fn read_of(page: &str, remember: impl FnOnce(&mut Memory, Instant)) -> (Reading, Instant) {
+        let ended = Instant::now() + seconds(1000.0);
+        let received = ended + seconds(0.5);
+        let evidence = Evidence::saying(page, ended, received);
+        let mut memory = Memory::default();
+        remember(&mut memory, received);
+        let ping = (ended - seconds(2.0), ended);
+        let reading = read(
+            &target([]),
+            memory,
+            ping,
+            PingFailure::Crashed,
+            Some(&evidence),
+        );
+        (reading, received)
+    }
+
+    #[test]
+    fn in_doubt_about_when_it_was_the_target_is_right() {
+        // Heard before the ping began, if the proxy looked when it was asked.
+        let (reading, _) = read_of(&page(0.1, 2.4), |_, _| {});
+        assert_eq!(reading.to_string(), "a sign of life 2.4 s ago");
+        let (reading, _) = read_of(&page(0.1, 2.6), |_, _| {});
+        // Given after the ping had ended, if it looked at the end.
+        assert_eq!(reading.to_string(), "a request in hand for 0.1 s");
+    }
+
+    #[test]
+    fn an_excuse_ends_when_the_limit_is_over() {
+        let (reading, received) = read_of(&page(20.0, 90.0), |_, _| {});
+        let Reading::Inconclusive(excuse) = reading else {
+            panic!("{reading:?}");
+        };
+        assert_eq!(excuse.until, Some(received + seconds(40.0)));
+        let (reading, _) = read_of(&page(60.0, 90.0), |_, _| {});
+        assert!(matches!(reading, Reading::Hung(..)), "{reading:?}");
+    }
+
+    #[test]
+    fn earlier_pings_are_remembered() {
+        let excused = |memory: &mut Memory, now| memory.excused = Some(now - seconds(60.0));
+        let (reading, _) = read_of(&page(20.0, 90.0), excused);
+        assert!(matches!(reading, Reading::Hung(..)), "{reading:?}");
+        let (reading, _) = read_of(&page(70.0, 90.0), |memory, now| {
+            memory.well = Some(now - seconds(10.0));
+        });
+        assert_eq!(reading.is_good(), None, "{reading:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_one_whatever_a_proxy_knows() {
+        let target = target([witness(&page(3.0, 90.0)).await]);
+        let look = look(&target, &Turns::new(1, Arc::default()), Memory::default()).await;
+        assert_eq!(look.reading.to_string(), "connection refused");
+        assert_eq!(look.reading.is_good(), Some(false));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_skipped_whose_excuse_ends_before_the_ping_would() {
+        for (given, is_skipped) in [(30.0, true), (57.0, true), (58.1, false), (60.0, false)] {
+            let target = target([witness(&page(given, 90.0)).await]);
+            let excuse = skip(&target, &Turns::new(1, Arc::default()), Memory::default()).await;
+            assert_eq!(excuse.is_some(), is_skipped, "{given}: {excuse:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_skipped_for_what_a_proxy_that_is_gone_has_said() {
+        let (turns, target) = (
+            Turns::new(1, Arc::default()),
+            target([witness(&page(3.0, 90.0)).await]),
+        );
+        let excuse = skip(&target, &turns, Memory::default()).await.unwrap();
+        assert_eq!(excuse.why, "a request in hand for 3.0 s, not pinged");
+        assert!(skip(&target, &turns, Memory::default()).await.is_none());
+        let evidence = turns.witnesses.ask(&target.params.evidence).await;
+        let ping = (Instant::now(), Instant::now());
+        let failure = PingFailure::Crashed;
+        let reading = read(
+            &target,
+            Memory::default(),
+            ping,
+            failure,
+            evidence.as_deref(),
+        );
+        let why = reading.to_string();
+        assert!(
+            why.starts_with("a request in hand for 3.0 s, as known 0."),
+            "{why}"
+        );
     }
 }

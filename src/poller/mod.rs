@@ -5,7 +5,7 @@
 //! [`run`] is the one that owns what the others need: it starts a task for each target (`polling`),
 //! takes their findings (`ledger`), writes them (`file`), and follows the configuration (`reload`).
 //! One ping is `probe`'s, what it says beside the `evidence` of proxies is `look`'s, what a run of them means
-//! is `policy::threshold`'s.
+//! is `policy::threshold`'s. `counts` counts all that, and `page` serves it.
 //!
 //! Invariants: there is never more than one ping of a target under way; a verdict that changes is
 //! written at once, or as soon as nobody else is at the file; the file is also written when nothing
@@ -13,6 +13,7 @@
 //! freshness from the last write; a target in maintenance is neither pinged nor written; nothing that a
 //! backend, the disk or a new configuration does ends [`run`].
 
+mod counts;
 mod evidence;
 mod file;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod fixtures;
 mod ledger;
 mod look;
 mod once;
+mod page;
 mod plan;
 mod polling;
 mod probe;
@@ -41,10 +43,13 @@ use tracing::info;
 
 use crate::health::LockError;
 use crate::id::BackendName;
+use crate::metrics::Process;
 
+use counts::Counts;
 use file::PolledFile;
 use ledger::{Finding, Ledger};
 use look::Turns;
+use page::Served;
 use polling::{Orders, Polling};
 use task::Task;
 
@@ -72,9 +77,10 @@ const FINDINGS_MAX: usize = 1024;
 pub async fn run(
     plan: Plan,
     plans: mpsc::Receiver<Plan>,
+    process: Arc<Process>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), LockError> {
-    let mut poller = Poller::start(plan)?;
+    let mut poller = Poller::start(plan, process)?;
     let (file, backends) = (poller.plan.file.display(), poller.plan.targets.len());
     info!(%file, backends, "polling");
     tokio::select! {
@@ -97,6 +103,8 @@ struct Poller {
     findings: mpsc::Receiver<Finding>,
     reporter: mpsc::Sender<Finding>,
     turns: Arc<Turns>,
+    counts: Arc<Counts>,
+    page: Option<Served>,
 }
 
 /// A health file that is being opened.
@@ -109,8 +117,9 @@ struct Polled {
 }
 
 impl Poller {
-    fn start(plan: Plan) -> Result<Self, LockError> {
+    fn start(plan: Plan, process: Arc<Process>) -> Result<Self, LockError> {
         let (reporter, findings) = mpsc::channel(FINDINGS_MAX);
+        let counts = Arc::new(Counts::new(process));
         let mut poller = Self {
             file: PolledFile::open(plan.file.clone())?,
             plan,
@@ -120,7 +129,9 @@ impl Poller {
             tasks: HashMap::new(),
             findings,
             reporter,
-            turns: Arc::new(Turns::new(PINGS_MAX)),
+            turns: Arc::new(Turns::new(PINGS_MAX, counts.evidence().clone())),
+            counts,
+            page: None,
         };
         poller.follow_plan();
         Ok(poller)
@@ -144,6 +155,9 @@ impl Poller {
             for finding in findings.drain(..) {
                 self.ledger.take(finding);
             }
+            for _ in 0..self.ledger.take_rounds() {
+                self.counts.round_over();
+            }
             // A retry writes what is due by then.
             if self.ledger.take_due() && self.retry.is_none() {
                 self.write().await;
@@ -163,6 +177,7 @@ impl Poller {
 
     fn follow(&mut self, plan: Plan) {
         self.plan = plan;
+        self.counts.process().reloaded(self.plan.fingerprint);
         let [added, removed] = self.follow_plan();
         let [added, removed] = [added, removed].map(|names| names.join(", "));
         info!(added, removed, "configuration reloaded");
@@ -170,6 +185,7 @@ impl Poller {
 
     /// Starts, ends and instructs tasks; says whose were started and ended.
     fn follow_plan(&mut self) -> [Vec<String>; 2] {
+        self.serve();
         let [mut added, mut removed] = [Vec::new(), Vec::new()];
         let mut before = std::mem::take(&mut self.tasks);
         for target in &self.plan.targets {
@@ -190,16 +206,28 @@ impl Poller {
             };
             self.tasks.insert(name, task);
         }
-        removed.extend(before.into_keys().map(|name| name.to_string()));
+        for name in before.into_keys() {
+            self.counts.forget(&name);
+            removed.push(name.to_string());
+        }
         removed.sort();
         self.ledger
             .expect(self.plan.targets.iter().map(|target| &target.name));
         [added, removed]
     }
 
+    fn serve(&mut self) {
+        let serves = self.page.as_ref().map(|page| page.address);
+        if serves != self.plan.metrics {
+            let at = |address| Served::at(address, self.counts.clone());
+            self.page = self.plan.metrics.map(at);
+        }
+    }
+
     fn start_polling(&self, orders: Orders) -> Polled {
+        let counts = self.counts.target(&orders.target.name);
         let (orders, receiver) = watch::channel(orders);
-        let polling = Polling::new(receiver, self.reporter.clone(), self.turns.clone());
+        let polling = Polling::new(receiver, self.reporter.clone(), self.turns.clone(), counts);
         Polled {
             orders,
             _task: Task::spawn(polling.run()),
@@ -214,8 +242,9 @@ impl Poller {
             Some((target.name.clone(), judgement.clone()))
         });
         let entries = entries.collect();
-        let wait = self.file.write(entries, self.plan.detail).await;
-        self.retry = wait.map(|wait| Instant::now() + wait);
+        let written = self.file.write(entries, self.plan.detail).await;
+        self.counts.wrote(written);
+        self.retry = written.wait().map(|wait| Instant::now() + wait);
     }
 }
 

@@ -10,7 +10,7 @@ use super::PINGS_MAX;
 use super::file::judged;
 use super::look::{Memory, Turns, begin, finish};
 use super::plan::{Plan, Target};
-use super::record::{Judgement, Record, Word};
+use super::record::{Judgement, Record};
 use crate::health::{HealthFile, Report, State, WriteError, Writer};
 
 /// How long to wait until nobody else is at the file.
@@ -59,7 +59,7 @@ async fn round<'a>(
     maintained: &HashSet<String>,
     report: Option<&Report>,
 ) -> Vec<Row<'a>> {
-    let turns = Arc::new(Turns::new(PINGS_MAX));
+    let turns = Arc::new(Turns::new(PINGS_MAX, Arc::default()));
     let begun: Vec<_> = plan
         .targets
         .iter()
@@ -104,16 +104,7 @@ fn table(rows: &[Row<'_>]) -> String {
 fn cells((target, judgement): &Row<'_>) -> [String; 4] {
     let (state, detail) = match judgement {
         None => ("maint", "not pinged"),
-        Some(Judgement {
-            verdict, reason, ..
-        }) => {
-            let state = match verdict {
-                Word::Up => "healthy",
-                Word::Busy => "busy",
-                Word::Down => "unhealthy",
-            };
-            (state, reason.as_str())
-        }
+        Some(judgement) => (judgement.verdict.name(), judgement.reason.as_str()),
     };
     [
         target.name.to_string(),

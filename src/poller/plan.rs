@@ -1,5 +1,6 @@
 //! What the poller does, as the configuration says it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,14 @@ use crate::id::BackendName;
 pub struct Plan {
     /// The configuration that says so, for messages.
     pub configuration: PathBuf,
+    /// Equal for configurations that say the same.
+    pub fingerprint: u64,
     /// The health file.
     pub file: PathBuf,
     /// Whether reasons are written, too.
     pub detail: bool,
+    /// Where the poller tells what it counts.
+    pub metrics: Option<SocketAddr>,
     /// Whom to ping, in the order of the configuration; names unique.
     pub targets: Vec<Target>,
 }
@@ -58,8 +63,10 @@ impl Plan {
         });
         Self {
             configuration: configuration.to_owned(),
+            fingerprint: config.fingerprint(),
             file: config.health.file.clone(),
             detail: params.detail,
+            metrics: params.metrics,
             targets: targets.collect(),
         }
     }

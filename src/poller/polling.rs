@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::counts::TargetCounts;
 use super::ledger::Finding;
 use super::look::{Look, Reading, Turns, begin, finish};
 use super::plan::Target;
@@ -45,6 +46,7 @@ pub(super) struct Polling {
     orders: watch::Receiver<Orders>,
     findings: mpsc::Sender<Finding>,
     turns: Arc<Turns>,
+    counts: Arc<TargetCounts>,
     /// When the last ping was due.
     due: Instant,
 }
@@ -54,11 +56,13 @@ impl Polling {
         orders: watch::Receiver<Orders>,
         findings: mpsc::Sender<Finding>,
         turns: Arc<Turns>,
+        counts: Arc<TargetCounts>,
     ) -> Self {
         Self {
             orders,
             findings,
             turns,
+            counts,
             due: Instant::now(),
         }
     }
@@ -81,6 +85,7 @@ impl Polling {
             let look = finish(&orders.target.name, look).await;
             let judgement = record.judge(&orders.target.params, &look);
             log(&orders.target.name, &look, &judgement);
+            self.counts.looked(&look, &judgement);
             self.report(Some(judgement)).await;
             self.pause(record.pace()).await;
             orders = self.latest_orders();
@@ -91,6 +96,7 @@ impl Polling {
     async fn in_maintenance(&mut self) {
         let name = self.latest_orders().target.name;
         info!(backend = %name, "in maintenance, not pinged");
+        self.counts.maintained();
         while self.latest_orders().is_in_maintenance() {
             self.report(None).await;
             let over = out_of_maintenance(self.orders.clone());
@@ -197,8 +203,9 @@ mod tests {
 
     fn polling(params: PollerParams) -> (Polling, watch::Sender<Orders>) {
         let (sender, orders) = watch::channel(orders(params));
-        let turns = Arc::new(Turns::new(1));
-        (Polling::new(orders, mpsc::channel(1).0, turns), sender)
+        let turns = Arc::new(Turns::new(1, Arc::default()));
+        let polling = Polling::new(orders, mpsc::channel(1).0, turns, Arc::default());
+        (polling, sender)
     }
 
     /// How long a pause takes, in milliseconds.

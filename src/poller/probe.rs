@@ -100,6 +100,38 @@ pub enum PingFailure {
 }
 
 impl PingFailure {
+    /// Every name that a failure has.
+    pub const NAMES: [&'static str; 11] = [
+        "resolve",
+        "refused",
+        "no_socket",
+        "connect",
+        "timeout",
+        "reset",
+        "garbage",
+        "status",
+        "too_long",
+        "request",
+        "crashed",
+    ];
+
+    /// For machines: one of [`Self::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Resolve(_) => "resolve",
+            Self::Refused => "refused",
+            Self::NoSocket => "no_socket",
+            Self::Connect(_) => "connect",
+            Self::TimedOut { .. } => "timeout",
+            Self::Reset => "reset",
+            Self::Garbage(_) => "garbage",
+            Self::Status { .. } => "status",
+            Self::TooLong(_) => "too_long",
+            Self::Request(_) => "request",
+            Self::Crashed => "crashed",
+        }
+    }
+
     /// Whether the backend has done nothing, in time: neither said anything nor refused to.
     pub fn is_silence(&self) -> bool {
         match self {

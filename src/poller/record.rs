@@ -11,6 +11,8 @@ pub(super) struct Record {
     threshold: Threshold,
     /// Failed pings in a row up to now; inconclusive ones are not counted.
     failures: u32,
+    /// The reason of the last look that was counted.
+    counted: Option<String>,
     memory: Memory,
     /// How long what excused the last look still does.
     excused_until: Option<Instant>,
@@ -22,8 +24,9 @@ pub(super) struct Judgement {
     pub healthy: bool,
     /// The same in a word.
     pub verdict: Word,
-    /// Such as `200 in 3 ms`, `busy: a request in hand for 2.1 s`, `connection refused (7 in a row)` or, while
-    /// the verdict is about to change, `connection refused (1 of 2)`.
+    /// Such as `200 in 3 ms`, `a request in hand for 2.1 s`, `connection refused (7 in a row)` or, while the
+    /// verdict is about to change, `connection refused (1 of 2)`. A look that says nothing comes after what the
+    /// verdict is from: `connection refused (7 in a row); now a request in hand for 2.1 s`.
     pub reason: String,
     /// Whether the verdict is another than before this look.
     pub is_news: bool,
@@ -54,7 +57,7 @@ pub(super) enum Pace {
 
 impl Word {
     /// As it is written.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Busy => "busy",
@@ -69,6 +72,7 @@ impl Record {
         Self {
             threshold: Threshold::new(params.rise, params.fall, known),
             failures: 0,
+            counted: None,
             memory: Memory::default(),
             excused_until: None,
         }
@@ -135,15 +139,23 @@ impl Record {
         }
     }
 
-    fn reason(&self, reading: &Reading) -> String {
-        match (self.threshold.against(), self.failures) {
-            (0, 0 | 1) => reading.to_string(),
-            (0, failures) if reading.is_good().is_some() => {
-                format!("{reading} ({failures} in a row)")
-            }
-            (0, _) => reading.to_string(),
-            (against, _) => format!("{reading} ({against} of {})", self.threshold.needed()),
+    fn reason(&mut self, reading: &Reading) -> String {
+        let against = self.threshold.against();
+        if reading.is_good().is_none() {
+            let is_sick = self.threshold.verdict() == Some(false);
+            return match &self.counted {
+                Some(counted) if is_sick || against > 0 => format!("{counted}; now {reading}"),
+                None if is_sick => format!("sick before; now {reading}"),
+                _ => reading.to_string(),
+            };
         }
+        let reason = match (against, self.failures) {
+            (0, 0 | 1) => reading.to_string(),
+            (0, failures) => format!("{reading} ({failures} in a row)"),
+            _ => format!("{reading} ({against} of {})", self.threshold.needed()),
+        };
+        self.counted = Some(reason.clone());
+        reason
     }
 }
 
@@ -180,13 +192,14 @@ mod tests {
         Look {
             begun: now,
             ended: now,
+            was_pinged: true,
             reading: match ping {
                 '+' => Reading::Well(Answer {
                     status: 200,
                     took: Duration::from_micros(2_100),
                 }),
                 '?' => Reading::Inconclusive(Excuse {
-                    why: "busy".into(),
+                    why: "at work".into(),
                     until: Some(now),
                 }),
                 _ => Reading::Bad(PingFailure::Refused),
@@ -196,22 +209,15 @@ mod tests {
 
     #[test]
     fn an_inconclusive_look_counts_for_nothing() {
-        for known in [true, false] {
+        for (known, reason) in [(true, "at work"), (false, "sick before; now at work")] {
             let looks = judged(Some(known), "?????");
-            assert!(
-                looks
-                    .iter()
-                    .all(|look| *look == (known, false, "busy".into()))
-            );
+            let expected = (known, false, reason.to_owned());
+            assert!(looks.iter().all(|look| *look == expected), "{looks:?}");
         }
         let verdicts = |pings| judged(Some(true), pings).into_iter().map(|one| one.0);
         assert!(verdicts("-?????").all(|healthy| healthy));
         assert!(verdicts("-?+?-?+?").all(|healthy| healthy));
         assert_eq!(verdicts("-???-").next_back(), Some(false));
-        assert_eq!(
-            judged(Some(true), "-?")[1],
-            (true, false, "busy (1 of 2)".into())
-        );
         assert!(judged(Some(false), "+?+")[2].0);
     }
 
@@ -267,6 +273,43 @@ mod tests {
         ]
         .map(|(healthy, is_news, reason)| (healthy, is_news, reason.to_owned()));
         assert_eq!(judged(Some(true), "+---++"), expected);
+    }
+
+    #[test]
+    fn while_looks_say_nothing_the_reason_stays_what_the_verdict_is_from() {
+        let reasons = |known, pings| judged(known, pings).into_iter().map(|one| one.2);
+        let last = |known, pings| reasons(known, pings).next_back().unwrap();
+        assert_eq!(
+            last(Some(true), "-??"),
+            "connection refused (1 of 2); now at work"
+        );
+        assert_eq!(
+            last(Some(true), "---?"),
+            "connection refused (3 in a row); now at work"
+        );
+        assert_eq!(last(Some(false), "+?"), "200 in 3 ms (1 of 2); now at work");
+        assert_eq!(last(Some(true), "-+?"), "at work");
+        assert_eq!(last(None, "?"), "at work");
+    }
+
+    /// An inconclusive look that the target is known to live by; and a refusal.
+    #[test]
+    fn a_sign_of_life_or_a_failure_ends_what_was_remembered() {
+        let params = params(2, 2);
+        let alive = Look {
+            reading: Reading::Inconclusive(Excuse {
+                why: "alive".into(),
+                until: None,
+            }),
+            ..look('?')
+        };
+        for end in [alive, look('-')] {
+            let mut record = Record::new(&params, Some(true));
+            record.judge(&params, &look('?'));
+            assert!(record.memory().excused.is_some());
+            record.judge(&params, &end);
+            assert_eq!(record.memory().excused, None, "{end:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -17,6 +18,7 @@ use tracing::{debug, error};
 
 use super::plan::Plan;
 use crate::config::{Config, ConfigError};
+use crate::metrics::Process;
 
 /// How often to look at the file without being told to.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,6 +38,7 @@ pub struct Reloader {
     /// The last that was right.
     config: Config,
     last: Reading,
+    process: Arc<Process>,
     /// A reading that has not come to an end in time.
     hanging: Option<JoinHandle<Findings>>,
 }
@@ -70,8 +73,10 @@ impl Reloader {
     pub fn open(path: PathBuf) -> Result<Self, ConfigError> {
         // Before it is read: what is written meanwhile is found by the next look.
         let stamp = Stamp::of(&path);
+        let config = Config::load(&path)?;
         Ok(Self {
-            config: Config::load(&path)?,
+            process: Arc::new(Process::new(config.fingerprint())),
+            config,
             stamp,
             path,
             last: Reading::Right,
@@ -82,6 +87,11 @@ impl Reloader {
     /// What the first reading says to do.
     pub fn plan(&self) -> Plan {
         Plan::new(&self.config, &self.path)
+    }
+
+    /// The process, as far as it knows of its configurations.
+    pub fn process(&self) -> Arc<Process> {
+        self.process.clone()
     }
 
     /// Reads the file again whenever it has changed (looked at once a second) and at each `hangup`,
@@ -148,6 +158,7 @@ impl Reloader {
     /// The new plan, if there is one. A file that was only written anew makes none; but whoever asks,
     /// or has put right what was wrong, gets an answer.
     fn accept(&mut self, config: Config, is_asked: bool) -> Option<Plan> {
+        self.process.found(true);
         let is_news = is_asked || self.last != Reading::Right || config != self.config;
         (self.config, self.last) = (config, Reading::Right);
         if !is_news {
@@ -157,6 +168,7 @@ impl Reloader {
     }
 
     fn refuse(&mut self, error: &ConfigError) {
+        self.process.found(false);
         let file = self.path.display();
         match error {
             ConfigError::Invalid(problems) => {

@@ -32,15 +32,21 @@ fn plan(directory: &TempDir, addresses: &[SocketAddr]) -> Plan {
     });
     Plan {
         configuration: "pingora.yaml".into(),
+        fingerprint: 0,
         file: directory.path().join("health_status.json"),
         detail: false,
+        metrics: None,
         targets: targets.collect(),
     }
 }
 
+fn process() -> Arc<Process> {
+    Arc::new(Process::new(0))
+}
+
 /// Runs by this plan alone.
 async fn run_plan(plan: Plan, stop: impl Future<Output = ()>) -> Result<(), LockError> {
-    run(plan, mpsc::channel(1).1, stop).await
+    run(plan, mpsc::channel(1).1, process(), stop).await
 }
 
 async fn read_request(stream: &mut TcpStream) {
@@ -105,13 +111,13 @@ async fn once_writes_and_tells_in_the_order_of_the_targets() {
         .collect();
     assert_eq!(lines[0], ["NAME", "ADDRESS", "STATE", "DETAIL"]);
     assert_eq!(lines[1][0..1], ["server1"]);
-    assert_eq!(lines[1][2..], ["unhealthy", "connection", "refused"]);
-    assert_eq!(lines[2][2..5], ["healthy", "200", "in"]);
+    assert_eq!(lines[1][2..], ["down", "connection", "refused"]);
+    assert_eq!(lines[2][2..5], ["up", "200", "in"]);
     assert_eq!(lines[3][2..], ["maint", "not", "pinged"]);
     let column = |line: &str, text: &str| line.find(text).unwrap();
     let head = table.lines().next().unwrap();
     let second = table.lines().nth(2).unwrap();
-    assert_eq!(column(head, "STATE"), column(second, "healthy"));
+    assert_eq!(column(head, "STATE"), column(second, "up"));
     assert!(says(
         &plan,
         "{\n  \"server1\": false,\n  \"server2\": true\n}\n"
@@ -143,7 +149,7 @@ async fn pings_go_out_at_the_same_time() {
         let text = std::fs::read_to_string(&plan.file).unwrap_or_default();
         text.matches("true").count() == COUNT
     };
-    assert!(!once(&plan).await.unwrap().contains("unhealthy"));
+    assert!(!once(&plan).await.unwrap().contains("down"));
     assert!(all(&plan));
     std::fs::remove_file(&plan.file).unwrap();
     let stop = until(|| all(&plan));
@@ -156,7 +162,7 @@ async fn more_targets_than_turns_are_all_pinged() {
     let (well, _, count) = backend().await;
     let plan = plan(&directory, &vec![well; PINGS_MAX + 50]);
     let table = once(&plan).await.unwrap();
-    assert!(!table.contains("unhealthy"));
+    assert!(!table.contains("down"));
     assert_eq!(count.load(Ordering::SeqCst), PINGS_MAX + 50);
 }
 
@@ -271,6 +277,6 @@ async fn another_plan_ends_tasks_starts_tasks_and_moves_the_file() {
         sleep(INTERVAL * 5).await;
         assert_eq!(count.load(Ordering::SeqCst), after, "pinged though removed");
     };
-    let running = run(first.clone(), plans, stop);
+    let running = run(first.clone(), plans, process(), stop);
     timeout(DEADLINE, running).await.unwrap().unwrap();
 }

@@ -82,10 +82,10 @@ async fn once(reloader: &Reloader) -> Result<()> {
 async fn poll(reloader: Reloader) -> Result<()> {
     let hangup = signal(SignalKind::hangup())?;
     let stopped = stopped()?;
-    let plan = reloader.plan();
+    let (plan, process) = (reloader.plan(), reloader.process());
     let (sender, plans) = mpsc::channel(1);
     tokio::spawn(reloader.run(hangup, sender));
-    poller::run(plan, plans, stopped).await?;
+    poller::run(plan, plans, process, stopped).await?;
     tracing::info!("stopped");
     Ok(())
 }

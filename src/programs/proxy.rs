@@ -5,16 +5,17 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::access_log::{AccessLog, AccessLogParams, AccessLogWriter, Destination};
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, PhaseSwitch};
 use crate::door::{Connections, Departures, Guard};
+use crate::events::Events;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
-use crate::metrics::ProxyCounters;
+use crate::metrics::{Count, Process, ProxyCounters};
 use crate::proxy::{self, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
@@ -81,16 +82,19 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<()> {
+    let begun = Instant::now();
+    let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
-    let control = start_control(config.clone(), &file)?;
-    let current = control.current();
+    let events = Events::default();
     let counters = proxy::counters();
+    let control = start_control(config.clone(), &file, counters.clone(), events.clone())?;
+    let current = control.current();
     let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
-    let (access_log, writer) = open_access_log(&config.access_log, &counters)?;
+    let (access_log, writer) = open_access_log(&config.access_log, counters.log_dropped.clone())?;
     let phase = PhaseSwitch::new();
     let grace = Duration::from_secs(
         config
@@ -104,6 +108,7 @@ fn serve(config: Config) -> Result<()> {
         access_log.clone(),
         phase.clone(),
         grace,
+        events.clone(),
     );
     let shutdown_signal = lifecycle.signal_watch();
 
@@ -124,15 +129,21 @@ fn serve(config: Config) -> Result<()> {
     let guard = Guard::new(proxy, config.clients.clone(), connections);
     server.add_service(door(guard, &config)?);
     let admin = Admin {
+        begun,
         current,
         phase: phase.watch(),
         counters,
+        process,
+        events: events.clone(),
     };
     server.add_service(task(
         "admin",
         serve_admin(admin, listen(config.admin.bind)?),
     ));
-    server.add_service(task("control", control_health(control, file)));
+    server.add_service(task(
+        "control",
+        control_health(control, file, events.clone()),
+    ));
     server.add_service(task("lifecycle", lifecycle.run()));
     let reopening = lifecycle::reopen_at_signal(access_log.clone());
     server.add_service(task("access-log", reopening));
@@ -143,7 +154,7 @@ fn serve(config: Config) -> Result<()> {
         .collect();
     server.add_service(task(
         "ready",
-        lifecycle::announce_listening(phase, listeners),
+        lifecycle::announce_listening(phase, listeners, events),
     ));
     let threads = start_threads(departures, departures_poll, writer);
     server.add_service(task("threads", threads));
@@ -152,11 +163,17 @@ fn serve(config: Config) -> Result<()> {
 }
 
 /// Decides everything once, before Pingora and its threads are there.
-fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
+fn start_control(
+    config: Arc<Config>,
+    file: &HealthFile,
+    counters: Arc<ProxyCounters>,
+    events: Events,
+) -> Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let control = runtime.block_on(Control::start(config, file.latest().clone()));
+    let start = Control::start(config, file.latest().clone(), counters, events);
+    let control = runtime.block_on(start);
     // Not waiting for a resolver that hangs.
     runtime.shutdown_background();
     Ok(control)
@@ -164,14 +181,14 @@ fn start_control(config: Arc<Config>, file: &HealthFile) -> Result<Control> {
 
 fn open_access_log(
     params: &AccessLogParams,
-    counters: &Arc<ProxyCounters>,
+    dropped: Arc<Count>,
 ) -> Result<(AccessLog, Option<AccessLogWriter>)> {
     let mut params = params.clone();
     if let Destination::File(path) = &mut params.destination {
         // A daemon changes its working directory.
         *path = std::path::absolute(&*path)?;
     }
-    Ok(AccessLog::open(params, counters.clone())?)
+    Ok(AccessLog::open(params, dropped)?)
 }
 
 /// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so
@@ -203,9 +220,9 @@ async fn serve_admin(admin: Admin, listener: TcpListener) {
     }
 }
 
-async fn control_health(control: Control, file: HealthFile) {
-    let (publish, events) = watch::channel(file.latest().clone());
-    tokio::join!(health::watch(file, publish), control.run(events));
+async fn control_health(control: Control, file: HealthFile, events: Events) {
+    let (publish, news) = watch::channel(file.latest().clone());
+    tokio::join!(health::watch(file, publish, events), control.run(news));
 }
 
 /// For work that blocks.

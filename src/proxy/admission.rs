@@ -99,7 +99,7 @@ impl Proxy {
         let seated = self.seat(session, context, &upstream).await;
         seated.map_err(|fault| match fault {
             // The time went by, but not for want of a backend.
-            Fault::QueueTimeout | Fault::RequestTimeout if was_short => Fault::Internal,
+            Fault::QueueTimeout if was_short => Fault::Internal,
             fault => fault,
         })
     }

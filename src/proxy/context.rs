@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::headers::Asked;
 use crate::door::Awaited;
 use crate::id::RequestId;
-use crate::upstream::{Backend, BackendIndex, BackendSocket, Ticket, Upstream, Work};
+use crate::upstream::{Backend, BackendIndex, BackendSocket, Guest, Ticket, Upstream, Work};
 
 /// One request's state.
 pub struct Context {
@@ -54,6 +54,8 @@ pub struct Record {
     pub(super) attempts: u32,
     /// How many of them met a connection that the backend had ended before.
     pub(super) stale: u32,
+    /// Whose it is and how urgent, where the queue goes by that and it has asked for a slot.
+    pub(super) guest: Option<Guest>,
     /// Waiting for a slot, all attempts together.
     pub(super) queued: Duration,
     /// When the last attempt was sent, and how long the backend took to its header and to its last byte.

@@ -22,7 +22,7 @@ pub enum Fault {
     ConcurrencyLimit,
     /// The queue is full.
     QueueFull,
-    /// No slot became free within `queue.timeout`, or before the client gives up.
+    /// No slot became free in time: within `queue.timeout`, `timeouts.request`, or before the client gives up.
     QueueTimeout,
     /// The process stops.
     Stopping,
@@ -34,7 +34,7 @@ pub enum Fault {
     ResponseHeaderTimeout,
     /// The answer's body paused for longer than `timeouts.read`.
     ReadTimeout,
-    /// No answer within `timeouts.request`.
+    /// The backend did not answer within `timeouts.request`, or before the client gives up.
     RequestTimeout,
     /// The client left; nobody reads an answer.
     ClientGone,
@@ -118,8 +118,8 @@ impl Fault {
             Self::BodyTimeout => "the request's body did not come in time",
             Self::NoEligibleBackend => "no backend is eligible",
             Self::ConcurrencyLimit => "as many requests as are allowed are under way",
-            Self::QueueFull => "every backend is busy and the queue is full",
-            Self::QueueTimeout => "every backend was busy until the wait was over",
+            Self::QueueFull => "no backend has a free slot, and the queue is full",
+            Self::QueueTimeout => "no backend had a free slot until the wait was over",
             Self::Stopping => "the proxy is stopping",
             Self::BadGateway => "the backend refused the connection or broke off",
             Self::InvalidResponse => "the backend's answer is not valid HTTP",
@@ -140,6 +140,14 @@ impl Fault {
     /// time in the queue.)
     pub fn is_overdue(&self) -> bool {
         matches!(self, Self::ResponseHeaderTimeout | Self::ReadTimeout)
+    }
+
+    /// Whether it says that no backend was to be had, and so has to say why.
+    pub fn is_about_all(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEligibleBackend | Self::QueueFull | Self::QueueTimeout
+        )
     }
 
     /// Whether the same request may well succeed later.
@@ -163,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_in_the_list_once() {
+    fn every_code_is_in_the_list_once_and_documented() {
         let faults = [
             Fault::NotFound,
             Fault::MethodNotAllowed(String::new()),
@@ -183,6 +191,11 @@ mod tests {
             Fault::ClientGone,
             Fault::Internal,
         ];
-        assert_eq!(faults.map(|fault| fault.code()), Fault::CODES);
+        assert_eq!(faults.each_ref().map(Fault::code), Fault::CODES);
+        let operating = include_str!("../../docs/operating.md");
+        for fault in faults {
+            let row = format!("\n| `{}` | {} |", fault.code(), fault.status());
+            assert!(operating.contains(&row), "docs/operating.md lacks {row}");
+        }
     }
 }

@@ -12,18 +12,22 @@ use super::context::Context;
 use crate::upstream::{Ask, FairBy, Guest, Key, Priority, PriorityParams, Upstream};
 
 /// How this request asks for a slot.
-pub(super) fn ask(session: &mut Session, context: &Context, upstream: &Upstream) -> Ask {
+pub(super) fn ask(session: &mut Session, context: &mut Context, upstream: &Upstream) -> Ask {
     if let Some(ticket) = context.ticket {
         return Ask::Again(ticket);
     }
     let mut guest = Guest::any(context.ready);
     let queue = &upstream.params().queue;
+    if queue.fair_by.is_none() && queue.priority.is_none() {
+        return Ask::First(guest);
+    }
     if let Some(fair_by) = &queue.fair_by {
         guest.key = key(session, upstream, fair_by);
     }
     if let Some(params) = &queue.priority {
         guest.priority = priority(session, params);
     }
+    context.record.guest = Some(guest);
     Ask::First(guest)
 }
 

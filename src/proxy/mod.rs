@@ -32,7 +32,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::access_log::AccessLog;
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
-use crate::metrics::{Count, ProxyCounters, RequestCounts, Words};
+use crate::health::FileState;
+use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, RequestTimes, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
@@ -61,11 +62,14 @@ pub struct Proxy {
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
         unrouted: RequestCounts::default(),
+        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
         connections: Count::default(),
         connections_closed: Count::default(),
-        log_dropped: Count::default(),
+        log_dropped: Arc::default(),
+        report_readings: Words::new(FileState::NAMES),
+        report_in_force: Histogram::default(),
     })
 }
 

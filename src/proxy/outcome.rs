@@ -42,14 +42,12 @@ impl<'a> Outcome<'a> {
     pub(super) fn count(&self, session: &Session, context: &Context, counters: &ProxyCounters) {
         let method = &session.req_header().method;
         let (counts, times) = match (context.backend(), &context.upstream) {
-            (Some(backend), _) => (&backend.requests, Some(&backend.times)),
-            (None, Some(upstream)) => (&upstream.unassigned, Some(&upstream.times)),
-            (None, None) => (&counters.unrouted, None),
+            (Some(backend), _) => (&backend.requests, &backend.times),
+            (None, Some(upstream)) => (&upstream.unassigned, &upstream.times),
+            (None, None) => (&counters.unrouted, &counters.unrouted_times),
         };
         counts.add(method, self.status);
-        if let Some(times) = times {
-            self.observe(context, times);
-        }
+        self.observe(context, times);
         if let Some(fault) = self.fault {
             counters.refusals.add(fault.code());
         }

@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::headers;
 use crate::control::Snapshot;
 use crate::id::RequestId;
+use crate::upstream::{Guest, Upstream};
 
 /// Answers a request with `fault`, if nothing was answered yet. The connection stays open when the
 /// request was read to its end and `keep_alive` holds.
@@ -50,10 +51,10 @@ pub(super) async fn write(
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     headers::tell_id(&mut response, context.id.as_ref())?;
     if let Fault::MethodNotAllowed(allow) = fault {
-        response.insert_header(header::ALLOW, allow)?;
+        // As a string, which keeps its case: Pingora writes the constant small, and the next one.
+        response.insert_header("Allow", allow)?;
     }
     if fault.is_temporary() {
-        // As a string, which keeps its case: Pingora writes the constant small.
         response.insert_header("Retry-After", retry_after(fault, context, snapshot))?;
     }
     if context.tells_timing {
@@ -80,11 +81,14 @@ pub(super) fn has_answered(session: &Session) -> bool {
 }
 
 /// In seconds, 1 at the least. The next report comes with the poller's next round; a turn, when those
-/// who wait now have had theirs.
+/// who wait now and would go before it have had theirs.
 fn retry_after(fault: &Fault, context: &Context, snapshot: &Snapshot) -> u64 {
     let wait = match (fault, &context.upstream) {
         (Fault::NoEligibleBackend, _) => Some(snapshot.config.poller.interval),
-        (_, Some(upstream)) => upstream.expected_wait(),
+        (_, Some(upstream)) => {
+            let newcomer = || Guest::any(context.ready);
+            upstream.expected_wait(&context.record.guest.unwrap_or_else(newcomer))
+        }
         (_, None) => None,
     };
     let seconds = wait.map_or(0.0, |wait| wait.as_secs_f64().ceil());
@@ -99,34 +103,46 @@ fn wants_json(session: &Session) -> bool {
 /// How many backends an answer names: an answer is for a person, and must cost little while many are sick.
 const NAMED_MAX: usize = 20;
 
-/// Which backends, why, since when, and how old the report is.
+/// Where it was to go, and what was wrong there.
 fn details(context: &Context, fault: &Fault, snapshot: &Snapshot) -> Option<Value> {
     let upstream = context.upstream.as_ref()?;
-    if *fault != Fault::NoEligibleBackend {
-        return Some(json!({ "upstream": upstream.params().name }));
+    let mut details = json!({ "upstream": upstream.params().name });
+    if fault.is_backends()
+        && let Some(backend) = context.backend()
+    {
+        details["backend"] = json!(backend.name());
+        details["attempts"] = json!(context.record.attempts);
     }
-    let backends: serde_json::Map<_, _> = upstream
-        .view()
-        .backends
-        .iter()
-        .filter_map(|view| {
-            let why_not = view.why_not.as_ref()?.to_string();
-            let since_seconds = view.since.elapsed().as_secs();
-            let entry = json!({ "why_not": why_not, "since_seconds": since_seconds });
-            Some((view.backend.name().to_string(), entry))
-        })
-        .take(NAMED_MAX)
-        .collect();
-    Some(json!({
-        "upstream": upstream.params().name,
-        "backends": backends,
-        "report": {
-            "path": snapshot.config.health.file,
-            "state": snapshot.report.name(),
-            // Of the report in force; null if none was ever read.
-            "age_seconds": snapshot.report.age().map(|age| age.as_secs()),
-        },
-    }))
+    if fault.is_about_all() {
+        let out_of_service = out_of_service(upstream);
+        // Else all are busy, which has nothing to do with the report.
+        if *fault == Fault::NoEligibleBackend || !out_of_service.is_empty() {
+            details["backends"] = Value::Object(out_of_service);
+            details["report"] = report(snapshot);
+        }
+    }
+    Some(details)
+}
+
+/// Which backends take no requests, why, and since when.
+fn out_of_service(upstream: &Upstream) -> serde_json::Map<String, Value> {
+    let views = upstream.first_ineligible(NAMED_MAX).into_iter();
+    let entries = views.filter_map(|view| {
+        let why_not = view.why_not.as_ref()?.to_string();
+        let since_seconds = view.since.elapsed().as_secs();
+        let entry = json!({ "why_not": why_not, "since_seconds": since_seconds });
+        Some((view.backend.name().to_string(), entry))
+    });
+    entries.collect()
+}
+
+fn report(snapshot: &Snapshot) -> Value {
+    json!({
+        "path": snapshot.config.health.file,
+        "state": snapshot.report.name(),
+        // Of the report in force; null if none was ever read.
+        "age_seconds": snapshot.report.age().map(|age| age.as_secs()),
+    })
 }
 
 fn as_json(fault: &Fault, id: Option<&RequestId>, details: Option<Value>) -> Value {
@@ -146,6 +162,10 @@ fn as_text(fault: &Fault, id: Option<&RequestId>, details: &Option<Value>) -> St
         text += &format!("request id: {}\n", id.as_str());
     }
     let Some(details) = details else { return text };
+    if let Some(backend) = details.get("backend") {
+        let (backend, attempts) = (backend.as_str().unwrap_or_default(), &details["attempts"]);
+        text += &format!("backend: {backend}, attempts: {attempts}\n");
+    }
     for (name, backend) in details["backends"].as_object().into_iter().flatten() {
         text += &format!(
             "{name}: {}, for {} s\n",

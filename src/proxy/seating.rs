@@ -23,12 +23,11 @@ pub(super) async fn seat(
     context: &mut Context,
     upstream: &Arc<Upstream>,
 ) -> Result<(), Fault> {
-    if context.ticket.is_some() {
-        // A retry: part of its time is over, and a slot may be free at once.
-        let (due, fault) = due(context, upstream);
-        if due <= Instant::now() {
-            return Err(fault);
-        }
+    // Part of its time is over where it comes again, or the client counts from its header; and a slot may be
+    // free at once.
+    let may_be_over = context.ticket.is_some() || context.client_due.is_some();
+    if may_be_over && due(context, upstream) <= Instant::now() {
+        return Err(Fault::QueueTimeout);
     }
     let ask = guest::ask(session, context, upstream);
     let lease = match upstream.arrive(ask) {
@@ -55,13 +54,14 @@ async fn wait(
     turn: Turn,
     upstream: &Upstream,
 ) -> Result<Lease, Fault> {
-    let (due, fault) = due(context, upstream);
+    let due = due(context, upstream);
     let departure = watch(departures, session);
     let lease = tokio::select! {
         biased;
         () = left(departure.as_ref()) => return Err(Fault::ClientGone),
+        // Before the call: who is called too late has no use for it.
+        () = tokio::time::sleep_until(due.into()) => return Err(Fault::QueueTimeout),
         called = turn => called?,
-        () = tokio::time::sleep_until(due.into()) => return Err(fault),
     };
     // It may have left in this very moment, and nothing has been sent yet.
     if has_left(session) {
@@ -71,18 +71,15 @@ async fn wait(
     }
 }
 
-/// Until when it may wait, and what is said when it did in vain.
-fn due(context: &Context, upstream: &Upstream) -> (Instant, Fault) {
+/// Until when it may wait. Whichever limit that is, it is the wait that was too long: so the answer is the same,
+/// and says that it may be asked again.
+fn due(context: &Context, upstream: &Upstream) -> Instant {
     let params = upstream.params();
     let left = params.queue.timeout.saturating_sub(context.record.queued);
     let queue = Instant::now() + left;
-    let queue = context.client_due.map_or(queue, |client| client.min(queue));
     let request = context.ready + params.timeouts.request;
-    if queue <= request {
-        (queue, Fault::QueueTimeout)
-    } else {
-        (request, Fault::RequestTimeout)
-    }
+    let client = context.client_due.into_iter();
+    client.fold(queue.min(request), Instant::min)
 }
 
 fn watch(departures: &Arc<Departures>, session: &Session) -> Option<Departure> {

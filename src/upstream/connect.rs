@@ -194,6 +194,16 @@ fn kind(error: &io::Error) -> ErrorType {
     }
 }
 
+/// What is told of a connection that failed for the backend's fault.
+pub(super) fn cause(error: &Error) -> &'static str {
+    match error.etype() {
+        ErrorType::ConnectRefused => "connection_refused",
+        ErrorType::ConnectTimedout => "connect_timeout",
+        ErrorType::ConnectNoRoute => "no_route",
+        _ => "connect_failure",
+    }
+}
+
 /// Whether a failed connection says something about the backend, and not about us.
 pub(super) fn is_backends_fault(error: &Error) -> bool {
     matches!(

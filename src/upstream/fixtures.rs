@@ -12,6 +12,7 @@ use super::{
     Ask, BackendParams, Balance, FairBy, Guest, PriorityParams, QueueParams, Timeouts, Upstream,
     UpstreamParams,
 };
+use crate::events::Events;
 use crate::health::{Report, Ruling, State};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,22 +75,25 @@ pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc
             weight: 1,
             state: State::Ready,
         });
-    let upstream = Upstream::new(UpstreamParams {
-        name: "test".into(),
-        balance,
-        queue,
-        timeouts: Timeouts {
-            connect: TIMEOUT,
-            response_header: TIMEOUT,
-            read: TIMEOUT,
-            write: TIMEOUT,
-            idle: TIMEOUT,
-            request: TIMEOUT,
+    let upstream = Upstream::new(
+        UpstreamParams {
+            name: "test".into(),
+            balance,
+            queue,
+            timeouts: Timeouts {
+                connect: TIMEOUT,
+                response_header: TIMEOUT,
+                read: TIMEOUT,
+                write: TIMEOUT,
+                idle: TIMEOUT,
+                request: TIMEOUT,
+            },
+            busy_limit: TIMEOUT,
+            sources: Arc::default(),
+            backends: backends.collect(),
         },
-        busy_limit: TIMEOUT,
-        sources: Arc::default(),
-        backends: backends.collect(),
-    });
+        Events::default(),
+    );
     report(&upstream, &vec![true; slots.len()]);
     upstream
 }

@@ -6,6 +6,7 @@
 //! outdated report. [`Work`] ties a lease to the connection, because a slot belongs to the
 //! backend's work and not to our request.
 
+mod account;
 mod backend;
 mod connect;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod health_check;
 mod idle;
 mod lease;
 mod network;
+mod news;
 mod params;
 mod queue;
 #[cfg(test)]
@@ -41,6 +43,7 @@ use pingora::Error;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
+use crate::events::{Event, Events};
 use crate::health::{Ruling, Verdict};
 use crate::metrics::{RequestCounts, RequestTimes};
 
@@ -53,14 +56,15 @@ pub use queue::Ticket;
 pub use selection::Balance;
 pub use sightings::Evidence;
 pub use socket::BackendSocket;
-pub use view::{BackendView, Ineligible, UpstreamView};
+pub use view::{BackendView, Ineligible, QueueView, UpstreamView};
 pub use work::Work;
 
+use account::Terms;
 use health_check::{Identity, RulingHealth};
 use queue::Rules;
 use selection::{Selection, Selector};
 use service::ServiceTime;
-use slots::{Edition, Slots, Terms};
+use slots::{Edition, Slots};
 use sync::Mutex;
 
 /// A backend's place in its upstream's configuration order.
@@ -88,8 +92,8 @@ pub enum Arrival {
     Refused(Refusal),
 }
 
-/// How many changed backends one change of health logs by name.
-const LOGGED_MAX: usize = 20;
+/// How many changed backends one change of health tells of by name.
+const NAMED_MAX: usize = 20;
 
 /// A group of backends with one queue. Live: it outlives every health change.
 pub struct Upstream {
@@ -101,6 +105,7 @@ pub struct Upstream {
     keys: Keys,
     slots: Mutex<Slots>,
     service: ServiceTime,
+    events: Events,
     /// The requests that ended without a backend.
     pub unassigned: RequestCounts,
     /// How long they took.
@@ -108,8 +113,9 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// An upstream in which nobody is eligible until the first [`Upstream::apply`].
-    pub fn new(params: UpstreamParams) -> Arc<Self> {
+    /// An upstream in which nobody is eligible until the first [`Upstream::apply`]; it tells `events` what
+    /// becomes of its backends.
+    pub fn new(params: UpstreamParams, events: Events) -> Arc<Self> {
         let backends: Vec<_> = params
             .backends
             .iter()
@@ -139,6 +145,7 @@ impl Upstream {
             keys: Keys::default(),
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
+            events,
             unassigned: RequestCounts::default(),
             times: RequestTimes::default(),
         })
@@ -179,7 +186,7 @@ impl Upstream {
             return;
         }
         balancer.backends().run_health_check(false).await;
-        let terms = self
+        let terms: Vec<_> = self
             .params
             .backends
             .iter()
@@ -187,32 +194,16 @@ impl Upstream {
             .map(|(params, target)| {
                 let verdict = ruling.verdict(params.name.as_str());
                 terms(params, verdict, balancer.backends().ready(target))
-            });
+            })
+            .collect();
         let edition = Edition {
             ruling: ruling.clone(),
-            terms: terms.collect(),
+            terms: terms.clone(),
             balancer,
         };
         let published = self.slots.lock().publish(edition, Instant::now());
         wake(published.wakers);
-        drop(published.replaced);
-        self.log_changes(&published.changed, ruling);
-    }
-
-    fn log_changes(&self, changed: &[BackendIndex], ruling: &Ruling) {
-        for index in changed.iter().take(LOGGED_MAX) {
-            let (upstream, backend) = (&self.params.name, self.backend(*index));
-            let standing = Identity::of(backend.params()).standing(ruling);
-            let backend = backend.name();
-            match Ineligible::by(standing) {
-                None => tracing::info!(%upstream, %backend, "admitted by the report"),
-                Some(why) => tracing::warn!(%upstream, %backend, %why, "kept out by the report"),
-            }
-        }
-        if changed.len() > LOGGED_MAX {
-            let more = changed.len() - LOGGED_MAX;
-            tracing::warn!(upstream = %self.params.name, more, "and so on for others");
-        }
+        self.tell_changes(&published.replaced, ruling, &terms);
     }
 
     /// Tells one client from another, for its queue.
@@ -242,7 +233,7 @@ impl Upstream {
     pub fn connect_failed(self: &Arc<Self>, index: BackendIndex, error: &Error) -> bool {
         let is_backends_fault = connect::is_backends_fault(error);
         if is_backends_fault {
-            self.eject(index);
+            self.eject(index, connect::cause(error));
         }
         is_backends_fault
     }
@@ -253,14 +244,18 @@ impl Upstream {
     pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
         let again = self.backend(index).count_broken_off();
         if again && self.slots.lock().is_other_eligible(index) {
-            self.eject(index);
+            self.eject(index, "broken_off");
         }
     }
 
-    fn eject(self: &Arc<Self>, index: BackendIndex) {
+    fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
         if self.slots.lock().eject(index, Instant::now()) {
             self.backend(index).ejections.add();
-            tracing::warn!(upstream = %self.params.name, backend = %self.backend(index).name(), "ejected: it refuses connections or breaks them off");
+            self.events.publish(Event::BackendEjected {
+                upstream: self.params.name.clone(),
+                backend: self.backend(index).name().clone(),
+                cause,
+            });
             tokio::spawn(trial::until_reinstated(self.clone(), index));
         }
     }
@@ -291,17 +286,27 @@ impl Upstream {
         self.service.mean()
     }
 
-    /// How long a request that comes now would wait: those who wait, times what each takes, by how many
-    /// are served at once. `None` where that is not known: nobody is eligible, or nothing was answered
-    /// yet.
-    pub fn expected_wait(&self) -> Option<Duration> {
-        let (waiting, slots) = {
+    /// How long this guest would wait if it came now: those who would be called before it, times what each
+    /// takes, by how many are served at once. `None` where that is not known: nobody is eligible, or nothing
+    /// was answered yet.
+    pub fn expected_wait(&self, guest: &Guest) -> Option<Duration> {
+        let now = Instant::now();
+        let (ahead, slots) = {
             let slots = self.slots.lock();
-            (slots.waiting(), slots.eligible_slots())
+            (slots.ahead_of(guest, now), slots.eligible_slots())
         };
-        let service = self.service.mean()?;
-        let wait = service.as_secs_f64() * waiting as f64 / slots as f64;
-        Duration::try_from_secs_f64(wait).ok()
+        let service = self.service.mean()?.as_secs_f64();
+        let until_called = |ahead: usize| {
+            let wait = service * ahead as f64 / slots as f64;
+            Duration::try_from_secs_f64(wait).ok()
+        };
+        let wait = until_called(ahead.by_urgency)?;
+        // It need not wait for all that is more urgent: after a while its class has a share.
+        let (Some(priority), Some(once_due)) = (&self.params.queue.priority, ahead.once_due) else {
+            return Some(wait);
+        };
+        let shared = priority.aging.saturating_add(until_called(once_due)?);
+        Some(wait.min(shared))
     }
 
     /// What can be testified of every backend, in configuration order.
@@ -311,23 +316,6 @@ impl Upstream {
         backends
             .map(|(backend, account)| (backend, Evidence::of(backend, account, now)))
             .collect()
-    }
-
-    /// Everything as it is now; one consistent look.
-    pub fn view(&self) -> UpstreamView<'_> {
-        let (ruling, waiting, accounts) = {
-            let slots = self.slots.lock();
-            let ruling = slots.ruling().clone();
-            (ruling, slots.waiting(), slots.accounts().to_vec())
-        };
-        let backends = self.backends.iter().zip(&accounts);
-        UpstreamView {
-            waiting,
-            backends: backends
-                .map(|(backend, account)| BackendView::new(backend, account, &ruling))
-                .collect(),
-            ruling,
-        }
     }
 }
 

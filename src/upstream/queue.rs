@@ -12,6 +12,7 @@
 //! its owner leaves: places are not reused under anyone's feet.
 
 mod chain;
+mod forecast;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -21,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::Guest;
+use super::{Guest, Priority};
 use chain::{Chains, List};
+pub(super) use forecast::Ahead;
 use lines::{LineIndex, Lines};
 
 /// A request's place in time: lower goes first. Kept through its retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
 /// Names an entry until [`Queue::leave`].
@@ -46,6 +48,16 @@ pub(super) struct Rules {
     pub(super) aging: Option<Duration>,
 }
 
+/// Who waits for a first turn; who comes again stands in no line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Of each class.
+    pub(super) by_class: [usize; Priority::ALL.len()],
+    /// How many lines there are, and how many stand in the longest.
+    pub(super) lines: usize,
+    pub(super) longest: usize,
+}
+
 /// Whether one more may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
@@ -63,13 +75,12 @@ pub(super) struct Queue<C> {
     lines: Lines,
     /// Who comes again, by ticket.
     returned: List,
-    returns: Chains,
+    returns: Chains<1, Ticket>,
     waiting: usize,
 }
 
 #[derive(Debug)]
 struct Entry<C> {
-    ticket: Ticket,
     /// Where it waits; `None` for one that comes again.
     line: Option<LineIndex>,
     state: State<C>,
@@ -88,7 +99,7 @@ impl<C> Queue<C> {
             entries: Slab::new(),
             lines: Lines::new(rules.is_fair, rules.aging),
             returned: List::default(),
-            returns: Chains::default(),
+            returns: Chains::new(),
             waiting: 0,
         }
     }
@@ -96,6 +107,17 @@ impl<C> Queue<C> {
     /// How many wait, not counting those already called.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.lines.tally()
+    }
+
+    /// How many are likely to be called before this guest, if it joined now and nobody came after it.
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> Ahead {
+        let mut ahead = self.lines.ahead_of(guest, now);
+        ahead.by_urgency += self.returned.len();
+        ahead
     }
 
     /// Whether this guest may join.
@@ -117,23 +139,24 @@ impl<C> Queue<C> {
     }
 
     /// Joins the line of its key and class.
-    pub(super) fn join(&mut self, ticket: Ticket, guest: &Guest) -> Place {
+    pub(super) fn join(&mut self, guest: &Guest) -> Place {
         let line = self.lines.join(self.entries.vacant_key(), guest);
-        Place(self.insert(ticket, Some(line)))
+        Place(self.insert(Some(line)))
     }
 
     /// Joins once more, ahead of all who were not called yet.
     pub(super) fn rejoin(&mut self, ticket: Ticket) -> Place {
         let before = self.last_returned_before(ticket);
-        let index = self.insert(ticket, None);
-        self.returns.insert_after(&mut self.returned, before, index);
+        let index = self.insert(None);
+        self.returns
+            .insert_after::<0>(&mut self.returned, before, index);
+        self.returns.set_note(index, ticket);
         Place(index)
     }
 
-    fn insert(&mut self, ticket: Ticket, line: Option<LineIndex>) -> usize {
+    fn insert(&mut self, line: Option<LineIndex>) -> usize {
         self.waiting += 1;
         self.entries.insert(Entry {
-            ticket,
             line,
             state: State::Waiting(None),
         })
@@ -142,9 +165,9 @@ impl<C> Queue<C> {
     fn last_returned_before(&self, ticket: Ticket) -> Option<usize> {
         let mut before = None;
         let mut next = self.returned.head();
-        while let Some(index) = next.filter(|index| self.entries[*index].ticket < ticket) {
+        while let Some(index) = next.filter(|index| self.returns.note(*index) < ticket) {
             before = Some(index);
-            next = self.returns.next(index);
+            next = self.returns.next::<0>(index);
         }
         before
     }
@@ -198,7 +221,7 @@ impl<C> Queue<C> {
         self.waiting -= 1;
         match self.entries[index].line {
             Some(line) => self.lines.leave(index, line),
-            None => self.returns.remove(&mut self.returned, index),
+            None => self.returns.remove::<0>(&mut self.returned, index),
         }
     }
 

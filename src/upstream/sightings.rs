@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::Backend;
-use super::slots::Account;
+use super::account::Account;
 
 /// When what happened last at a backend.
 #[derive(Debug)]
@@ -175,5 +175,12 @@ mod tests {
     fn a_failure_ends_no_silence_and_neither_does_another_request() {
         assert_eq!(silences("+.f.+.")[3..], [Some(3), Some(4), Some(5)]);
         assert_eq!(silences("+.f-+")[3..], [None, Some(0)], "it was idle");
+    }
+
+    /// Something that is held for long and says nothing, such as a tunnel, is no silence over what came after it.
+    #[test]
+    fn silence_begins_anew_with_the_first_request_after_a_sign_of_life() {
+        let some = [0, 0, 1, 2, 0, 1, 2, 3].map(Some);
+        assert_eq!(silences("+h..+.+."), some);
     }
 }

@@ -16,7 +16,8 @@ use std::time::Instant;
 
 use pingora_load_balancing::LoadBalancer;
 
-use super::queue::{Place, Queue, Room, Rules, Ticket};
+use super::account::{Account, Terms};
+use super::queue::{Ahead, Place, Queue, Room, Rules, Tally, Ticket};
 use super::selection::{Candidate, Selection, Selector};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
@@ -47,71 +48,11 @@ pub(super) struct Edition {
     pub(super) terms: Vec<Terms>,
 }
 
-/// What one backend may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Terms {
-    /// The `LoadBalancer`'s health check lets it serve.
-    pub(super) admitted: bool,
-    pub(super) weight: u32,
-    pub(super) max_in_flight: u32,
-}
-
 /// What putting an edition in force came to.
 pub(super) struct Published {
-    /// Who is admitted now and was not, or the other way round.
-    pub(super) changed: Vec<BackendIndex>,
     /// The edition that was in force, to be dropped outside the lock.
     pub(super) replaced: Edition,
     pub(super) wakers: Vec<Waker>,
-}
-
-/// The slots of one backend.
-#[derive(Clone, Copy)]
-pub(super) struct Account {
-    /// Slots taken: requests in service and abandoned ones.
-    pub(super) in_flight: u32,
-    /// Slots taken by requests that we gave up on and the backend has not let go.
-    pub(super) abandoned: u32,
-    pub(super) terms: Terms,
-    /// When it was ejected, if it is.
-    pub(super) ejected: Option<Instant>,
-    /// When its eligibility changed last.
-    pub(super) since: Instant,
-}
-
-impl Account {
-    fn new(terms: Terms, now: Instant) -> Self {
-        Self {
-            in_flight: 0,
-            abandoned: 0,
-            terms,
-            ejected: None,
-            since: now,
-        }
-    }
-
-    pub(super) fn is_eligible(&self) -> bool {
-        self.terms.admitted && self.ejected.is_none()
-    }
-
-    fn note_change(&mut self, was_eligible: bool, now: Instant) {
-        if self.is_eligible() != was_eligible {
-            self.since = now;
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.in_flight >= self.terms.max_in_flight
-    }
-
-    fn candidate(&self, index: BackendIndex) -> Candidate {
-        Candidate {
-            index,
-            weight: self.terms.weight,
-            in_flight: self.in_flight,
-            has_room: !self.is_full(),
-        }
-    }
 }
 
 /// Slots and queue of one upstream. Live: carried across health changes.
@@ -125,7 +66,8 @@ pub(super) struct Slots {
     next_ticket: u64,
     /// How many backends are available.
     available: usize,
-    /// The slots of all eligible backends, taken or not.
+    /// How many are eligible, and the slots of all of them, taken or not.
+    eligible: usize,
     eligible_slots: u64,
     closed: bool,
 }
@@ -147,6 +89,7 @@ impl Slots {
             queue: Queue::new(rules),
             next_ticket: 0,
             available: 0,
+            eligible: 0,
             eligible_slots: 0,
             closed: false,
         }
@@ -165,9 +108,27 @@ impl Slots {
         self.queue.waiting()
     }
 
+    /// Who waits.
+    pub(super) fn tally(&self) -> Tally {
+        self.queue.tally()
+    }
+
+    /// How many are likely to go before this guest, if it came now.
+    pub(super) fn ahead_of(&self, guest: &Guest, now: Instant) -> Ahead {
+        self.queue.ahead_of(guest, now)
+    }
+
     /// How many requests eligible backends can serve at once.
     pub(super) fn eligible_slots(&self) -> u64 {
         self.eligible_slots
+    }
+
+    /// The first of those that are not eligible, `most` at the most. Costs nothing while all are.
+    pub(super) fn first_ineligible(&self, most: usize) -> Vec<(usize, Account)> {
+        let ineligible = self.accounts.len() - self.eligible;
+        let accounts = self.accounts.iter().copied().enumerate();
+        let found = accounts.filter(|(_, account)| !account.is_eligible());
+        found.take(most.min(ineligible)).collect()
     }
 
     /// Whether a backend other than this one is eligible.
@@ -182,7 +143,7 @@ impl Slots {
             Ask::First(_) => self.issue_ticket(),
             Ask::Again(ticket) => ticket,
         };
-        (ticket, self.admit(ticket, ask))
+        (ticket, self.admit(ask))
     }
 
     fn issue_ticket(&mut self) -> Ticket {
@@ -190,7 +151,7 @@ impl Slots {
         Ticket(self.next_ticket)
     }
 
-    fn admit(&mut self, ticket: Ticket, ask: Ask) -> Arrival {
+    fn admit(&mut self, ask: Ask) -> Arrival {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
@@ -201,19 +162,19 @@ impl Slots {
             return Arrival::Refused(Refusal::NoneEligible);
         }
         match ask {
-            Ask::First(guest) => self.let_wait(ticket, &guest),
+            Ask::First(guest) => self.let_wait(&guest),
             // It was let in before: it is not turned away in the middle.
             Ask::Again(ticket) => Arrival::Waiting(self.queue.rejoin(ticket), None),
         }
     }
 
-    fn let_wait(&mut self, ticket: Ticket, guest: &Guest) -> Arrival {
+    fn let_wait(&mut self, guest: &Guest) -> Arrival {
         let displaced = match self.queue.room_for(guest) {
             Room::Free => None,
             Room::Of(place) => self.queue.call(place, Call::Refused(Refusal::QueueFull)),
             Room::Full => return Arrival::Refused(Refusal::QueueFull),
         };
-        Arrival::Waiting(self.queue.join(ticket, guest), displaced)
+        Arrival::Waiting(self.queue.join(guest), displaced)
     }
 
     /// What a waiting request was told, if it was; else `waker` is woken when it is.
@@ -269,18 +230,13 @@ impl Slots {
 
     /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
     /// leaves nobody; lowered slots evict nobody. Who is admitted anew is ejected no more.
-    pub(super) fn publish(&mut self, edition: Edition, now: Instant) -> Published {
-        let mut changed = Vec::new();
-        for (index, (account, terms)) in self.accounts.iter_mut().zip(&edition.terms).enumerate() {
+    pub(super) fn publish(&mut self, mut edition: Edition, now: Instant) -> Published {
+        for (account, terms) in self.accounts.iter_mut().zip(&mut edition.terms) {
             let was_eligible = account.is_eligible();
-            let was_admitted = account.terms.admitted;
-            if terms.admitted != was_admitted {
-                changed.push(BackendIndex(index));
-            }
-            if terms.admitted && !was_admitted {
+            if terms.admitted && !account.terms.admitted {
                 account.ejected = None;
             }
-            account.terms = *terms;
+            std::mem::swap(&mut account.terms, terms);
             account.note_change(was_eligible, now);
         }
         let replaced = Edition {
@@ -294,11 +250,7 @@ impl Slots {
         } else {
             self.refuse_all(Refusal::NoneEligible)
         };
-        Published {
-            changed,
-            replaced,
-            wakers,
-        }
+        Published { replaced, wakers }
     }
 
     fn is_anyone_admitted(&self) -> bool {
@@ -370,6 +322,7 @@ impl Slots {
             let BackendIndex(index) = candidate.index;
             u64::from(self.accounts[index].terms.max_in_flight)
         };
+        self.eligible = candidates.len();
         self.eligible_slots = candidates.iter().map(slots).sum();
         self.selection.replace(&candidates);
     }
@@ -403,6 +356,12 @@ impl Slots {
             .filter(|account| account.is_eligible() && !account.is_full())
             .count();
         assert_eq!(self.available, available, "available backends");
+        let ineligible = self.first_ineligible(usize::MAX).len();
+        assert_eq!(
+            self.eligible,
+            self.accounts.len() - ineligible,
+            "eligible backends"
+        );
         assert!(
             self.queue.waiting() == 0 || available == 0,
             "somebody waits while a slot is free"

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
 use super::{BackendIndex, Upstream, wake};
+use crate::events::Event;
 use crate::policy::backoff;
 
 /// Tries the backend at `index`, one connection at a time, until it accepts one or its ejection
@@ -64,6 +65,9 @@ fn reinstate(upstream: &Upstream, index: BackendIndex, ejected_at: Instant) {
         .slots
         .lock()
         .reinstate(index, ejected_at, Instant::now());
-    tracing::info!(upstream = %upstream.params.name, backend = %upstream.backend(index).name(), "reinstated: it accepts connections");
+    upstream.events.publish(Event::BackendReinstated {
+        upstream: upstream.params.name.clone(),
+        backend: upstream.backend(index).name().clone(),
+    });
     wake(wakers);
 }

@@ -4,19 +4,32 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Backend;
+use super::account::Account;
 use super::health_check::Identity;
-use super::slots::Account;
+use super::slots::Slots;
+use super::{Backend, Priority, QueueParams, Upstream};
 use crate::health::{Ruling, Standing, State};
 
 /// One look at an upstream.
 pub struct UpstreamView<'a> {
     /// What is in force.
     pub ruling: Arc<Ruling>,
-    /// How many requests wait for a slot.
-    pub waiting: usize,
+    /// Who waits for a slot.
+    pub queue: QueueView,
     /// In configuration order.
     pub backends: Vec<BackendView<'a>>,
+}
+
+/// Who waits at the moment of the look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueView {
+    /// How many requests wait for a slot.
+    pub waiting: usize,
+    /// How many of each priority, but those that wait once more; `None` where there are none.
+    pub by_priority: Option<[usize; Priority::ALL.len()]>,
+    /// How many clients have requests waiting, those of different priority counted as different, and how
+    /// many the one with most has; `None` where clients are not told apart.
+    pub clients: Option<(usize, usize)>,
 }
 
 /// One backend as it is at the moment of the look.
@@ -59,6 +72,53 @@ pub enum Ineligible {
     Refuses,
     /// Its name stands for no server.
     Unresolved(String),
+}
+
+impl Upstream {
+    /// Everything as it is now; one consistent look.
+    pub fn view(&self) -> UpstreamView<'_> {
+        let (ruling, queue, accounts) = {
+            let slots = self.slots.lock();
+            let queue = QueueView::new(&slots, &self.params.queue);
+            (slots.ruling().clone(), queue, slots.accounts().to_vec())
+        };
+        let backends = self.backends.iter().zip(&accounts);
+        let backends =
+            backends.map(|(backend, account)| BackendView::new(backend, account, &ruling));
+        UpstreamView {
+            queue,
+            backends: backends.collect(),
+            ruling,
+        }
+    }
+
+    /// Some of those that may not be chosen, the first ones: what an answer says must cost little, however
+    /// many there are.
+    pub fn first_ineligible(&self, most: usize) -> Vec<BackendView<'_>> {
+        let (ruling, accounts) = {
+            let slots = self.slots.lock();
+            (slots.ruling().clone(), slots.first_ineligible(most))
+        };
+        let accounts = accounts.iter();
+        let view = |(index, account): &(usize, Account)| {
+            BackendView::new(&self.backends[*index], account, &ruling)
+        };
+        accounts.map(view).collect()
+    }
+}
+
+impl QueueView {
+    fn new(slots: &Slots, params: &QueueParams) -> Self {
+        let tally = slots.tally();
+        Self {
+            waiting: slots.waiting(),
+            by_priority: params.priority.as_ref().map(|_| tally.by_class),
+            clients: params
+                .fair_by
+                .as_ref()
+                .map(|_| (tally.lines, tally.longest)),
+        }
+    }
 }
 
 impl<'a> BackendView<'a> {
@@ -104,6 +164,19 @@ impl Ineligible {
             Standing::Kept(state) => Some(Self::Kept(state)),
             Standing::NoReport => Some(Self::NoReport),
             Standing::Stale => Some(Self::Stale),
+        }
+    }
+
+    /// For machines, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoReport => "no_report",
+            Self::Stale => "stale",
+            Self::Unnamed => "unnamed",
+            Self::Sick(_) => "sick",
+            Self::Kept(state) => state.name(),
+            Self::Refuses => "refuses",
+            Self::Unresolved(_) => "unresolved",
         }
     }
 

@@ -309,6 +309,13 @@ mod tests {
         timeout(SOON, endless)
             .await
             .expect("its write fails in time");
+        let [(_, evidence)] = upstream.evidence(Instant::now())[..] else {
+            panic!("one backend");
+        };
+        assert!(
+            evidence.heard.is_some(),
+            "that it sends on is a sign of life"
+        );
         until_free(&upstream).await;
     }
 

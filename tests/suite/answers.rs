@@ -46,6 +46,13 @@ async fn what_is_not_http_is_502() {
     let lb = proxy().upstream("web", [&a]).start().await;
     let answer = lb.ask(get("/home").accepts_json()).await;
     answer.assert_refusal(502, "invalid_response");
+    let said = answer.json();
+    assert_eq!(
+        (&said["backend"], &said["attempts"]),
+        (&"a".into(), &1.into())
+    );
+    let text = lb.ask(get("/home")).await.text();
+    assert!(text.contains("backend: a, attempts: 1"), "{text}");
 }
 
 #[tokio::test]

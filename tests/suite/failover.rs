@@ -134,3 +134,59 @@ async fn a_post_is_not_sent_twice_on_a_kept_connection_either() {
     );
     assert_eq!(a.begun() + b.begun(), 3);
 }
+
+/// Whatever the wait ends with, the answer says that nobody was busy: they refuse connections.
+#[tokio::test]
+async fn a_wait_for_backends_that_refuse_says_that_they_do() {
+    let start = async |name| backend(name).start().await;
+    let group = [start("a").await, start("b").await];
+    let lb = proxy()
+        .upstream("web", &group)
+        .queue(1)
+        .queue_timeout(600.millis())
+        .start()
+        .await;
+    for backend in &group {
+        backend.kill().await;
+    }
+    let mut first = lb.connect().await;
+    first.send(&get("/home").accepts_json()).await.unwrap();
+    lb.has_waiting(1).await;
+    let full = lb.ask(get("/home").accepts_json()).await;
+    full.assert_refusal(503, "queue_full");
+    let late = first.receive("GET").await.unwrap();
+    late.assert_refusal(503, "queue_timeout");
+    for refused in [full, late] {
+        let said = refused.json();
+        for name in ["a", "b"] {
+            let why = &said["backends"][name]["why_not"];
+            assert_eq!(why, "it refuses connections", "{said}");
+        }
+        assert_eq!(said["report"]["state"], "ok");
+    }
+}
+
+/// What is only busy has nothing to do with the report, and is not listed.
+#[tokio::test]
+async fn a_wait_for_busy_backends_lists_those_that_are_out() {
+    let a = backend("a").held().start().await;
+    let b = backend("b").start().await;
+    let lb = proxy()
+        .upstream("web", [&a, &b])
+        .queue_timeout(200.millis())
+        .start()
+        .await;
+    let answer = async |said: &[(&str, bool)]| {
+        lb.health(said).await;
+        lb.ask(get("/home")).await.text()
+    };
+    let mut busy = lb.connect().await;
+    lb.health(&[("a", true), ("b", false)]).await;
+    busy.send(&get("/home")).await.unwrap();
+    a.working_on(1).await;
+    let text = answer(&[("a", true), ("b", false)]).await;
+    assert!(text.contains("b: the health file says false"), "{text}");
+    assert!(!text.contains("a: "), "{text}");
+    a.release(1);
+    assert_eq!(busy.receive("GET").await.unwrap().status, 200);
+}

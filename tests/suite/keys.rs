@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::harness::{
-    Backend, Client, Proxy, Room, Site, Units, backend, free_port, get, load, proxy, until,
+    Backend, Client, Proxy, Room, Site, Units, backend, free_port, get, is_root, load, proxy, until,
 };
 
 /// Every key of ours and then of Pingora's, and the test that it makes a difference.
@@ -111,6 +111,10 @@ const TESTS: &[(&str, &str)] = &[
     (
         "poller.skip_when_busy",
         "busy::skip_when_busy_pings_nobody_who_is_at_work",
+    ),
+    (
+        "poller.metrics",
+        "poller_metrics::the_page_is_where_the_configuration_says_and_tells_of_reloads",
     ),
     (
         "access_log.format",
@@ -682,8 +686,8 @@ fn number_of(name: &str, file: &str) -> String {
 
 #[tokio::test]
 async fn a_daemon_becomes_who_it_is_told_to_be() {
-    if !geteuid().is_root() {
-        return eprintln!("only root can become somebody else");
+    if !is_root() {
+        return;
     }
     let _room = Room::shared().await;
     let site = proxy().upstream("web", &one("a").await).site();

@@ -1,8 +1,9 @@
 //! How much is taken on at once, how long a client wants to wait, and what it is told of it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::harness::{Client, Proxy, Request, Response, Units, backend, get, proxy, until};
@@ -107,6 +108,18 @@ async fn a_client_gives_up_on_a_backend_too_but_never_later_than_the_configurati
 }
 
 #[tokio::test]
+async fn a_request_that_comes_too_late_is_not_sent_although_there_is_room() {
+    let a = backend("a").start().await;
+    let lb = proxy().upstream("web", [&a]).start().await;
+    for timeout in ["1ns", "0s"] {
+        let request = get("/home").header("X-Request-Timeout", timeout);
+        let answer = lb.ask(request.accepts_json()).await;
+        answer.assert_refusal(503, "queue_timeout");
+    }
+    assert_eq!(a.begun(), 0);
+}
+
+#[tokio::test]
 async fn a_timeout_that_is_none_is_told() {
     let a = backend("a").start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
@@ -179,6 +192,47 @@ async fn a_refusal_tells_how_long_those_ahead_will_take() {
     assert_eq!(last.receive("GET").await.unwrap().status, 200);
     let took = begun.elapsed();
     assert!((3.secs()..4.secs()).contains(&took), "{took:?}");
+}
+
+/// What a request is told that does not get its turn in time.
+async fn told(lb: &Proxy, source: Ipv4Addr, request: Request) -> u64 {
+    let mut client = lb.connect_from(source).await;
+    let hurried = request.header("X-Request-Timeout", "50ms").accepts_json();
+    client.send(&hurried).await.unwrap();
+    let refused = client.receive("GET").await.unwrap();
+    refused.assert_refusal(503, "queue_timeout");
+    refused.header("Retry-After").unwrap().parse().unwrap()
+}
+
+/// Twelve requests of one client wait, each of them for 0.5 s of work.
+#[tokio::test]
+async fn a_refusal_counts_only_those_who_go_before() {
+    const NOISY: Ipv4Addr = Ipv4Addr::LOCALHOST;
+    const QUIET: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+    let a = backend("a").takes(500.millis()).start().await;
+    let trusted = json!({ "trusted": ["127.0.0.0/8"], "aging": "1h" });
+    let lb = proxy()
+        .upstream("web", [&a])
+        .queue_key("fair_by", "client_address")
+        .queue_key("priority", trusted)
+        .alone()
+        .start()
+        .await;
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    let mut waiting = Vec::new();
+    for _ in 0..13 {
+        waiting.push(sent(&lb, get("/home")).await);
+    }
+    lb.has_waiting(12).await;
+    let of = |priority| get("/home").header("X-Priority", priority);
+    // A turn passes now and then.
+    let noisy = told(&lb, NOISY, of("normal")).await;
+    assert!((5..=7).contains(&noisy), "{noisy}: all twelve");
+    let quiet = told(&lb, QUIET, of("normal")).await;
+    assert_eq!(quiet, 1, "one of the other's");
+    assert_eq!(told(&lb, NOISY, of("high")).await, 1, "nobody");
+    let low = told(&lb, QUIET, of("low")).await;
+    assert!((4..=7).contains(&low), "{low}: all of normal");
 }
 
 /// Twice as much is asked as can be served, all the time. Who is refused comes back when he was told to;

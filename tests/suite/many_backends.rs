@@ -8,8 +8,8 @@ use crate::harness::{Client, Server, Units, backend, get, proxy, soon};
 const COUNT: u32 = 10_000;
 
 /// One of many names for the same server, each at a loopback address of its own.
-struct Alias {
-    name: String,
+pub struct Alias {
+    pub name: String,
     address: SocketAddr,
 }
 
@@ -31,6 +31,11 @@ fn alias(number: u32, port: u16) -> Alias {
     }
 }
 
+/// So many names of the server at this port.
+pub fn aliases(count: u32, port: u16) -> Vec<Alias> {
+    (0..count).map(|number| alias(number, port)).collect()
+}
+
 /// Asks again and again on one connection until the status is this one.
 async fn until_status(client: &mut Client, status: u16) {
     while client.ask(&get("/home")).await.unwrap().status != status {}
@@ -40,7 +45,7 @@ async fn until_status(client: &mut Client, status: u16) {
 async fn a_change_of_ten_thousand_backends_is_in_force_within_50_ms() {
     let server = backend("all").on_every_address().start().await;
     let port = server.address().port();
-    let aliases: Vec<_> = (0..COUNT).map(|number| alias(number, port)).collect();
+    let aliases = aliases(COUNT, port);
     let lb = proxy().upstream("web", &aliases).alone().start().await;
     let mut client = lb.connect().await;
     let sick: Vec<_> = aliases.iter().map(|alias| (alias.name(), false)).collect();

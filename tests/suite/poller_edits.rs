@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Program, Site, Units, backend, proxy, until};
+use crate::harness::{Backend, Program, Site, Units, backend, faketime, proxy, until};
 
 /// Half of an edit that takes the backend `a` out.
 const HALF: &str = r#"{"a":{"healthy":true,"state":"drain","weight":3},"b":true,"c":tru"#;
@@ -242,20 +242,12 @@ async fn a_link_that_leads_nowhere_yet_stays_a_link() {
 /// The file's times are the kernel's, the poller's clock is an hour behind.
 #[tokio::test]
 async fn a_clock_that_is_behind_is_told_once_at_most_and_holds_nothing_up() {
-    let Ok(library) = std::env::var("MAITRED_FAKETIME") else {
-        println!("left out: MAITRED_FAKETIME is not set (tests/all.sh sets it)");
+    let Some(command) = faketime(&["FAKETIME=-1h"]) else {
         return;
     };
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
     let site = site_of(&three().await);
-    let preload = format!("LD_PRELOAD={library}");
-    let poller = site.start_poller_by(&[
-        "env",
-        &preload,
-        "FAKETIME=-1h",
-        "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        "DONT_FAKE_MONOTONIC=1",
-        "NO_FAKE_STAT=1",
-    ]);
+    let poller = site.start_poller_by(&command);
     for _ in 0..5 {
         is_written(&site).await;
     }

@@ -5,10 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Site, Units, backend, proxy, until};
+use crate::harness::{Backend, Site, Units, backend, may_mount, proxy, until};
 
 fn site_of(group: &[Backend]) -> Site {
     proxy()
@@ -238,8 +237,7 @@ async fn a_file_that_cannot_be_written_is_told_once_and_when_it_is_right_again()
 /// A disk of 64 KiB that somebody else fills: the file stays what it was, and is right again by itself.
 #[tokio::test]
 async fn a_full_disk_harms_no_file() {
-    if !geteuid().is_root() {
-        println!("left out: needs root");
+    if !may_mount() {
         return;
     }
     let group = [backend("a").start().await];

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::busy::none_is_called_sick;
 use crate::harness::{
     Client, Proxy, Server, Tally, Units, Verdicts, Wsgi, WsgiServer, get, load, proxy, python,
     soon, until,
@@ -31,6 +32,16 @@ struct Scene {
     lb: Proxy,
 }
 
+/// Starts them, and waits until all answer.
+async fn start(servers: &mut [WsgiServer], python: &str) {
+    for server in &mut *servers {
+        server.start(python);
+    }
+    for server in servers {
+        server.is_up().await;
+    }
+}
+
 impl Scene {
     /// `None` without a Python to run the servers with.
     async fn of(kind: Wsgi) -> Option<Self> {
@@ -47,12 +58,7 @@ impl Scene {
             .alone()
             .start()
             .await;
-        for server in &mut servers {
-            server.start(&python);
-        }
-        for server in &mut servers {
-            server.is_up().await;
-        }
+        start(&mut servers, &python).await;
         Some(Self {
             servers,
             python,
@@ -305,58 +311,36 @@ async fn a_frozen_flask_server_costs_one_504_and_nobody_waits_behind_what_it_lef
     assert_prompt(async || frozen_for_a_second(Wsgi::Flask).await).await;
 }
 
-/// Three servers whose requests take three seconds, twelve clients, and pings that wait behind the requests
-/// and may take one second.
-async fn work_longer_than_a_ping_may_take(kind: Wsgi, lasting: Duration) {
-    let Some(python) = python() else { return };
-    let mut servers = ["a", "b", "c"].map(|name| WsgiServer::new(kind, name, 3.secs()));
-    for server in &mut servers {
-        server.start(&python);
-    }
-    for server in &mut servers {
-        server.is_up().await;
-    }
-    let lb = proxy()
-        .upstream("web", &servers)
-        .poll_every(1.secs())
-        .poller_key("detail", true)
-        .alone()
-        .start()
-        .await;
-    let verdicts = Verdicts::of(lb.site());
-    let poller = lb.site().start_poller();
-    let tally = load(lb.address()).clients(12).lasting(lasting).await;
-    let seen = verdicts.seen();
-    println!(
-        "{} ok, {} failed, {:?}; {seen:?}",
-        tally.ok, tally.failed, tally.by_backend
-    );
-    tally.assert_none_failed();
-    assert!(seen.sick.is_empty(), "{seen:?}\n{}", poller.log());
-    assert_eq!(seen.busy.len(), 3, "no ping was inconclusive: {seen:?}");
+/// Three gunicorns whose requests take three seconds.
+async fn slow_gunicorns() -> Option<[WsgiServer; 3]> {
+    let python = python()?;
+    let mut servers = ["a", "b", "c"].map(|name| WsgiServer::new(Wsgi::Gunicorn, name, 3.secs()));
+    start(&mut servers, &python).await;
+    Some(servers)
 }
 
 #[tokio::test]
 async fn gunicorns_at_work_for_longer_than_a_ping_may_take_are_never_called_sick() {
-    work_longer_than_a_ping_may_take(Wsgi::Gunicorn, 5.secs()).await;
+    let Some(servers) = slow_gunicorns().await else {
+        return;
+    };
+    none_is_called_sick(&servers, 5.secs()).await;
 }
 
 #[tokio::test]
 #[ignore = "takes a minute"]
 async fn soak_a_minute_of_gunicorns_at_work_for_longer_than_a_ping_may_take() {
-    work_longer_than_a_ping_may_take(Wsgi::Gunicorn, 60.secs()).await;
+    let Some(servers) = slow_gunicorns().await else {
+        return;
+    };
+    none_is_called_sick(&servers, 60.secs()).await;
 }
 
 #[tokio::test]
 async fn a_gunicorn_that_is_stopped_at_work_is_out_within_busy_limit_and_an_interval() {
     let Some(python) = python() else { return };
     let mut servers = ["a", "b"].map(|name| WsgiServer::new(Wsgi::Gunicorn, name, WORK));
-    for server in &mut servers {
-        server.start(&python);
-    }
-    for server in &mut servers {
-        server.is_up().await;
-    }
+    start(&mut servers, &python).await;
     let lb = proxy()
         .upstream("web", &servers)
         .busy_limit(2.secs())

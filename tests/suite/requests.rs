@@ -49,6 +49,9 @@ async fn another_method_is_405_and_says_which_are_allowed() {
         );
     }
     assert!(!answer.headers.lists("Allow", "DELETE"));
+    for name in ["Allow", "Content-Type", "Cache-Control"] {
+        assert!(answer.headers.spells(name), "{:?}", answer.headers);
+    }
     assert_eq!(a.begun(), 0);
 }
 

@@ -132,6 +132,17 @@ async fn without_work_sigterm_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_hangup_stops_it_in_order() {
+    let (a, mut lb, mut client) = busy(10).await;
+    lb.program().hang_up();
+    lb.is_stopping().await;
+    a.release(1);
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
+    let (code, _) = lb.program().wait_exit(5.secs()).await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
 async fn a_second_sigint_ends_it_at_once() {
     let (_a, mut lb, _client) = busy(10).await;
     lb.program().interrupt();

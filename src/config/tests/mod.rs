@@ -169,6 +169,7 @@ fn absent_keys_have_their_defaults() {
         detail: false,
         evidence: Arc::new([address("127.0.0.1:9900").into()]),
         skip_when_busy: false,
+        metrics: None,
         probes: [("demo".into(), ProbeParams::default())].into(),
     };
     assert_eq!(config.poller, poller);
@@ -232,6 +233,7 @@ maitred:
     detail: true
     evidence: ['http://[::1]:9901', http://proxy.internal:9900/]
     skip_when_busy: true
+    metrics: '[::1]:9902'
   admin: { bind: '[::1]:9901' }
   access_log:
     format: json
@@ -329,6 +331,7 @@ fn health_and_poller_are_read_as_written() {
             "proxy.internal:9900".parse().unwrap(),
         ]),
         skip_when_busy: true,
+        metrics: Some("[::1]:9902".parse().unwrap()),
         probes: [("b.2".into(), own), ("unused".into(), global)].into(),
     };
     assert_eq!(config.poller, poller);

@@ -387,6 +387,14 @@ fn the_poller_is_checked() {
              c:2:51: maitred.poller.skip_when_busy: 1 is not true or false",
         ),
         (
+            ours("poller: { metrics: 9901 }"),
+            "c:2:22: maitred.poller.metrics: 9901 is not an address such as 0.0.0.0:8080 or [::]:8080, or off",
+        ),
+        (
+            ours("poller: { metrics: '0.0.0.0:9900' }"),
+            "c:2:22: maitred.poller.metrics: 0.0.0.0:9900 is taken by 127.0.0.1:9900 of maitred.admin.bind on line 2",
+        ),
+        (
             ours("poller: { interval: 1s, timeout: 1500ms }"),
             "c:2:36: maitred.poller.timeout: 1500ms is not at most the interval of 1s",
         ),
@@ -465,6 +473,10 @@ fn a_file_may_not_go_stale_between_two_rounds_of_the_poller() {
         (
             ours("health: { stale_after: 13s }\npoller: { jitter: 1% }"),
             "c:2:26: maitred.health.stale_after: 13s is not at least 13s 100ms, a round of the poller (interval 10s, jitter 1%, timeout 2s) and 1s: raise it or shorten those, or off",
+        ),
+        (
+            ours("health: { stale_after: 13s }\npoller: { skip_when_busy: true }"),
+            "c:2:26: maitred.health.stale_after: 13s is not at least 14s, a round of the poller (interval 10s, jitter 0%, timeout 2s) and 2s: raise it or shorten those, or off",
         ),
         (ours("health: { stale_after: 13s }"), ""),
         // One mistake is one problem.

@@ -37,7 +37,7 @@ impl Watched {
         let path = directory.path().join(name);
         let file = HealthFile::open(path.clone());
         let (publish, events) = watch::channel(file.latest().clone());
-        let task = tokio::spawn(watch(file, publish));
+        let task = tokio::spawn(watch(file, publish, Events::default()));
         Self {
             directory,
             path,
@@ -357,7 +357,7 @@ async fn a_directory_that_is_deleted_and_recreated_is_watched_again() {
 async fn ends_when_nobody_listens() {
     let file = HealthFile::open("/nowhere/health.json".into());
     let (publish, events) = watch::channel(file.latest().clone());
-    let task = tokio::spawn(watch(file, publish));
+    let task = tokio::spawn(watch(file, publish, Events::default()));
     drop(events);
     timeout(DEADLINE, task).await.unwrap().unwrap();
 }

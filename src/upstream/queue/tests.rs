@@ -17,7 +17,7 @@ fn plain() -> Rules {
 #[test]
 fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
     let mut queue = Queue::new(plain());
-    let late = queue.join(Ticket(7), &Guest::any(Instant::now()));
+    let late = queue.join(&Guest::any(Instant::now()));
     let retried = queue.rejoin(Ticket(3));
     queue.call_next("first", None);
     assert_eq!(queue.leave(late), None);
@@ -49,8 +49,7 @@ impl Hall {
                 priority,
                 since,
             };
-            let ticket = Ticket(self.places.len() as u64);
-            self.places.push((name, self.queue.join(ticket, &guest)));
+            self.places.push((name, self.queue.join(&guest)));
         }
     }
 
@@ -179,7 +178,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Join => {
-                    model.insert(next, (queue.join(Ticket(next), &guest), false));
+                    model.insert(next, (queue.join(&guest), false));
                     next += 1;
                 }
                 Step::Rejoin(pick) if !retired.is_empty() => {
@@ -246,7 +245,7 @@ proptest! {
                 Event::Join(class) => {
                     let (_, priority) = Priority::ALL[class];
                     let (key, since) = (Key::default(), now);
-                    let place = queue.join(Ticket(0), &Guest { key, priority, since });
+                    let place = queue.join(&Guest { key, priority, since });
                     waiting[class].push((now, place));
                 }
                 Event::Call => {
@@ -270,5 +269,99 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// Who waits when one more comes.
+#[derive(Clone, Debug)]
+struct Crowd {
+    rules: Rules,
+    /// Key and class of each.
+    waiting: Vec<(u64, usize)>,
+    /// How many seconds ago they came, and how many slots were handed over since.
+    age: u64,
+    handed_over: usize,
+    newcomer: (u64, usize),
+}
+
+/// The key 6 is a newcomer's only.
+fn crowds(is_fair: bool, has_classes: bool) -> impl Strategy<Value = Crowd> {
+    let rules = Rules {
+        is_fair,
+        aging: aging().aging.filter(|_| has_classes),
+        ..plain()
+    };
+    let class = || if has_classes { 0..3usize } else { 1..2 };
+    let waiting = prop::collection::vec((0..6u64, class()), 0..60);
+    (waiting, 0..20u64, 0..30usize, (0..7u64, class())).prop_map(
+        move |(waiting, age, handed_over, newcomer)| Crowd {
+            rules,
+            waiting,
+            age,
+            handed_over,
+            newcomer,
+        },
+    )
+}
+
+/// How many are said to go before the newcomer, and how many do.
+fn said_and_seen(crowd: &Crowd) -> (usize, usize) {
+    let begun = Instant::now();
+    let now = begun + Duration::from_secs(crowd.age);
+    let mut queue = Queue::new(crowd.rules);
+    let guest = |(key, class): (u64, usize), since| Guest {
+        key: Key(key),
+        priority: Priority::ALL[class].1,
+        since,
+    };
+    for one in &crowd.waiting {
+        queue.join(&guest(*one, begun));
+    }
+    for _ in 0..crowd.handed_over {
+        queue.call_next((), Some(now));
+    }
+    let newcomer = guest(crowd.newcomer, now);
+    let said = queue.ahead_of(&newcomer, now).by_urgency;
+    let place = queue.join(&newcomer);
+    let called = (0..).find(|_| {
+        queue.call_next((), Some(now));
+        queue.look(place, Waker::noop()).is_some()
+    });
+    (said, called.unwrap())
+}
+
+proptest! {
+    /// Those who go before one of a client that has nobody waiting are known.
+    #[test]
+    fn a_newcomer_is_told_exactly_how_many_go_before(
+        (is_fair, mut crowd) in any::<bool>().prop_flat_map(|is_fair| (Just(is_fair), crowds(is_fair, false))),
+    ) {
+        if is_fair {
+            crowd.newcomer.0 = 6;
+        }
+        let (said, seen) = said_and_seen(&crowd);
+        prop_assert_eq!(said, seen);
+    }
+}
+
+/// A guess, where the order depends on who else becomes due, or on which lines have their turn first.
+#[test]
+fn most_are_told_within_a_half_how_many_go_before() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    for (is_fair, has_classes, least) in [
+        (false, true, 1_990),
+        (true, false, 1_800),
+        (true, true, 1_800),
+    ] {
+        let crowds = crowds(is_fair, has_classes);
+        let mut right = 0;
+        for _ in 0..2_000 {
+            let crowd = crowds.new_tree(&mut runner).unwrap().current();
+            let (said, seen) = said_and_seen(&crowd);
+            right += usize::from(2 * said.abs_diff(seen) <= seen.max(2));
+        }
+        assert!(right >= least, "{right} of 2000");
     }
 }

@@ -160,7 +160,7 @@ async fn one_client(
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let asked = ask(&mut connection, source, address, &request);
+        let asked = ask_from(&mut connection, source, address, &request);
         let outcome = tokio::time::timeout(ANSWER_WITHIN, asked).await;
         let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if outcome.is_err() {
@@ -172,7 +172,15 @@ async fn one_client(
 }
 
 /// Asks on the kept connection, or on a new one if there is none.
-async fn ask(
+pub async fn ask_on(
+    connection: &mut Option<Client>,
+    address: SocketAddr,
+    request: &Request,
+) -> io::Result<Response> {
+    ask_from(connection, Ipv4Addr::LOCALHOST, address, request).await
+}
+
+async fn ask_from(
     connection: &mut Option<Client>,
     source: Ipv4Addr,
     address: SocketAddr,

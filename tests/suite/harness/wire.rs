@@ -46,6 +46,11 @@ impl Headers {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Whether a field has this very name, letter case included.
+    pub fn spells(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
     /// Every field of this name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0

@@ -4,9 +4,7 @@
 //! They need a Python that has both: `MAITRED_PYTHON` names it, and `tests/all.sh` sets it up.
 
 use std::fs;
-use std::io::{Write, stderr};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Once;
 use std::time::Duration;
 
 use serde_json::json;
@@ -50,22 +48,6 @@ pub struct Served {
     pub ended: Duration,
     /// Connections that the server had not accepted when this request's work ended.
     pub waiting: usize,
-}
-
-/// The Python to run the servers with. Without one, says once what is left out.
-pub fn python() -> Option<String> {
-    static SAID: Once = Once::new();
-    let python = std::env::var("MAITRED_PYTHON").ok();
-    if python.is_none() {
-        // Not `eprintln!`, which the test harness keeps to itself while tests pass.
-        SAID.call_once(|| {
-            let _ = writeln!(
-                stderr(),
-                "left out: MAITRED_PYTHON is not set (tests/all.sh sets it up)"
-            );
-        });
-    }
-    python
 }
 
 impl WsgiServer {

@@ -1,0 +1,377 @@
+//! Slots, queue and selection against a model that shares no code with them: plain lists, every rule written
+//! out. Random things happen to both, and after each they have to agree on who waits and who is served where.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::super::fixtures::{queued, rule};
+use super::super::queue::Place;
+use super::super::slots::{Arrival as Answer, Call, Slots};
+use super::super::{
+    Ask, BackendIndex, Balance, Guest, Key, Priority, QueueParams, Ticket, Upstream,
+};
+use super::queue_model::{AGING, QueueModel, Waiter, queues};
+
+/// What happens to an upstream.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A request of this key and class.
+    Arrive(u64, usize),
+    Finish(usize),
+    Retry(usize),
+    Leave(usize),
+    Report(Vec<bool>),
+    /// The file gives every backend this many slots.
+    Slots(Vec<u32>),
+    Eject(usize),
+    Reinstate(usize),
+    /// So many milliseconds pass.
+    Pass(u64),
+}
+
+const BACKENDS: usize = 4;
+const KEYS: u64 = 5;
+
+/// A way to balance, and weights. What they make of a round robin is told by its own tests.
+fn ways_to_balance() -> impl Strategy<Value = (Balance, Vec<u32>)> {
+    let weights = prop::collection::vec(1..4u32, BACKENDS);
+    prop_oneof![
+        Just((Balance::RoundRobin, vec![1; BACKENDS])),
+        weights.prop_map(|weights| (Balance::LeastRequests, weights)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..KEYS, 0..Priority::ALL.len()).prop_map(|(key, class)| Step::Arrive(key, class)),
+        5 => any::<usize>().prop_map(Step::Finish),
+        2 => any::<usize>().prop_map(Step::Retry),
+        2 => any::<usize>().prop_map(Step::Leave),
+        1 => prop::collection::vec(prop::bool::weighted(0.8), BACKENDS).prop_map(Step::Report),
+        1 => prop::collection::vec(1..4u32, BACKENDS).prop_map(Step::Slots),
+        1 => (0..BACKENDS).prop_map(Step::Eject),
+        1 => (0..BACKENDS).prop_map(Step::Reinstate),
+        1 => (0..2 * AGING).prop_map(Step::Pass),
+    ]
+}
+
+/// The reference: everything in plain lists, every rule written out.
+struct Model {
+    balance: Balance,
+    weights: Vec<u32>,
+    slots: Vec<u32>,
+    healthy: Vec<bool>,
+    ejected: Vec<bool>,
+    /// The backend whose turn it is.
+    turn: usize,
+    queue: QueueModel,
+    /// Requests in service: (ticket, backend).
+    served: Vec<(u64, usize)>,
+}
+
+impl Model {
+    fn is_eligible(&self, backend: usize) -> bool {
+        self.healthy[backend] && !self.ejected[backend]
+    }
+
+    fn in_flight(&self, backend: usize) -> u32 {
+        self.served.iter().filter(|(_, at)| *at == backend).count() as u32
+    }
+
+    fn has_room(&self, backend: usize) -> bool {
+        self.in_flight(backend) < self.slots[backend]
+    }
+
+    /// The next eligible backend in order, from `from` on.
+    fn eligible_from(&self, from: usize) -> Option<usize> {
+        let around = (from..BACKENDS).chain(0..from);
+        around
+            .into_iter()
+            .find(|backend| self.is_eligible(*backend))
+    }
+
+    fn select(&mut self) -> Option<usize> {
+        let around: Vec<_> = (self.turn..BACKENDS).chain(0..self.turn).collect();
+        let mut available = around
+            .into_iter()
+            .filter(|backend| self.is_eligible(*backend) && self.has_room(*backend));
+        match self.balance {
+            Balance::RoundRobin => {
+                let chosen = available.next()?;
+                self.turn = self.eligible_from((chosen + 1) % BACKENDS)?;
+                Some(chosen)
+            }
+            Balance::LeastRequests => {
+                // The weights have the common multiple 6; of equal ones this finds the first.
+                let load = |backend: &usize| self.in_flight(*backend) * 6 / self.weights[*backend];
+                let chosen = available.min_by_key(load)?;
+                self.turn = (chosen + 1) % BACKENDS;
+                Some(chosen)
+            }
+        }
+    }
+
+    /// `now` in milliseconds, as everywhere here.
+    fn eligibility_changed(&mut self, now: u64) {
+        if self.balance == Balance::RoundRobin {
+            self.turn = self.eligible_from(self.turn).unwrap_or(0);
+        }
+        while !self.queue.tickets().is_empty()
+            && let Some(backend) = self.select()
+        {
+            let next = self.queue.next(now);
+            self.served.extend(next.map(|ticket| (ticket, backend)));
+        }
+        if !self.healthy.contains(&true) {
+            self.queue.clear();
+        }
+    }
+
+    /// A slot of `backend` is free: the first in line gets it, not whoever's turn it is.
+    fn freed(&mut self, backend: usize, now: u64) {
+        if self.is_eligible(backend) && self.has_room(backend) {
+            self.served
+                .extend(self.queue.next(now).map(|ticket| (ticket, backend)));
+        }
+    }
+
+    /// `displaced`: who was seen to be turned away for it, which has to be right.
+    fn arrive(&mut self, waiter: Waiter, displaced: Option<u64>) {
+        let mut expected = Vec::new();
+        if let Some(backend) = self.select() {
+            self.served.push((waiter.ticket, backend));
+        } else if self.healthy.contains(&true) {
+            expected = self.queue.arrive(waiter, displaced);
+        }
+        assert_eq!(displaced.is_some(), !expected.is_empty());
+        assert!(displaced.is_none_or(|ticket| expected.contains(&ticket)));
+    }
+}
+
+/// A health file with what the model knows.
+fn said(model: &Model) -> Vec<u8> {
+    let entry = |index: usize| {
+        let entry = serde_json::json!({
+            "healthy": model.healthy[index],
+            "max_in_flight": model.slots[index],
+            "weight": model.weights[index],
+        });
+        (index.to_string(), entry)
+    };
+    let entries: serde_json::Map<_, _> = (0..BACKENDS).map(entry).collect();
+    serde_json::to_vec(&entries).unwrap()
+}
+
+/// The real thing, driven without its async shell, and the model beside it.
+struct Play {
+    upstream: Arc<Upstream>,
+    model: Model,
+    is_fair: bool,
+    has_classes: bool,
+    begun: Instant,
+    /// Since then, in milliseconds.
+    passed: u64,
+    waiting: BTreeMap<u64, Place>,
+    /// (ticket, backend).
+    served: Vec<(u64, usize)>,
+}
+
+impl Play {
+    fn new(balance: Balance, weights: Vec<u32>, slots: Vec<u32>, queue: QueueParams) -> Self {
+        let play = Self {
+            upstream: queued(balance, &slots, queue.clone()),
+            is_fair: queue.fair_by.is_some(),
+            has_classes: queue.priority.is_some(),
+            model: Model {
+                balance,
+                weights,
+                slots,
+                healthy: vec![true; BACKENDS],
+                ejected: vec![false; BACKENDS],
+                turn: 0,
+                queue: QueueModel::new(queue),
+                served: vec![],
+            },
+            begun: Instant::now(),
+            passed: 0,
+            waiting: BTreeMap::new(),
+            served: vec![],
+        };
+        rule(&play.upstream, &said(&play.model));
+        play
+    }
+
+    fn now(&self) -> Instant {
+        self.begun + Duration::from_millis(self.passed)
+    }
+
+    fn slots<T>(&self, act: impl FnOnce(&mut Slots) -> T) -> T {
+        act(&mut self.upstream.slots.lock())
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Arrive(key, class) => self.arrive_first(key, class),
+            Step::Finish(number) => drop(self.finish(number)),
+            Step::Retry(number) => self.retry(number),
+            Step::Leave(number) => self.leave(number),
+            Step::Report(healthy) => self.report(healthy),
+            Step::Slots(slots) => {
+                self.model.slots = slots;
+                self.rule();
+            }
+            Step::Eject(backend) => {
+                self.slots(|slots| slots.eject(BackendIndex(backend), self.now()));
+                self.model.ejected[backend] = true;
+                self.model.eligibility_changed(self.passed);
+            }
+            Step::Reinstate(backend) => self.reinstate(backend),
+            Step::Pass(time) => self.passed += time,
+        }
+        self.settle();
+    }
+
+    fn arrive_first(&mut self, key: u64, class: usize) {
+        let normal = Priority::Normal as usize;
+        let class = if self.has_classes { class } else { normal };
+        let guest = Guest {
+            key: Key(key),
+            priority: Priority::ALL[class].1,
+            since: self.now(),
+        };
+        let key = if self.is_fair { key } else { 0 };
+        self.arrive(Ask::First(guest), |ticket, since| Waiter {
+            ticket,
+            key,
+            class,
+            since,
+            comes_again: false,
+        });
+    }
+
+    fn retry(&mut self, number: usize) {
+        let Some(ticket) = self.finish(number) else {
+            return;
+        };
+        self.settle();
+        self.arrive(Ask::Again(Ticket(ticket)), |ticket, since| Waiter {
+            ticket,
+            key: 0,
+            class: 0,
+            since,
+            comes_again: true,
+        });
+    }
+
+    fn arrive(&mut self, ask: Ask, waiter: impl FnOnce(u64, u64) -> Waiter) {
+        let (Ticket(ticket), answer) = self.slots(|slots| slots.arrive(ask));
+        match answer {
+            Answer::Seated(index) => self.served.push((ticket, index.0)),
+            Answer::Waiting(place, _) => drop(self.waiting.insert(ticket, place)),
+            Answer::Refused(_) => {}
+        }
+        let refused = self.settle();
+        assert!(refused.len() <= 1);
+        let waiter = waiter(ticket, self.passed);
+        self.model.arrive(waiter, refused.first().copied());
+    }
+
+    /// One of those in service ends; its ticket.
+    fn finish(&mut self, number: usize) -> Option<u64> {
+        let (ticket, backend) = pick(&mut self.model.served, number)?;
+        self.served.retain(|(other, _)| *other != ticket);
+        self.slots(|slots| slots.release(BackendIndex(backend), Some(self.now())));
+        self.model.freed(backend, self.passed);
+        Some(ticket)
+    }
+
+    fn leave(&mut self, number: usize) {
+        if let Some(ticket) = pick(&mut self.model.queue.tickets(), number) {
+            self.model.queue.leave(ticket);
+            let place = self.waiting.remove(&ticket).expect("it waits in both");
+            self.slots(|slots| slots.leave(place, Some(self.now())));
+        }
+    }
+
+    fn report(&mut self, healthy: Vec<bool>) {
+        let model = &mut self.model;
+        for (backend, healthy) in healthy.iter().enumerate() {
+            model.ejected[backend] &= model.healthy[backend] || !healthy;
+        }
+        model.healthy = healthy;
+        self.rule();
+    }
+
+    fn rule(&mut self) {
+        rule(&self.upstream, &said(&self.model));
+        // It looks at the clock itself, for which nothing has passed.
+        self.model.eligibility_changed(0);
+    }
+
+    fn reinstate(&mut self, backend: usize) {
+        let (index, now) = (BackendIndex(backend), self.now());
+        self.slots(|slots| {
+            let ejected_at = slots.accounts()[backend].ejected;
+            slots.reinstate(index, ejected_at.unwrap_or(now), now)
+        });
+        self.model.ejected[backend] = false;
+        self.model.eligibility_changed(self.passed);
+    }
+
+    /// Takes note of every call. Returns who was refused.
+    fn settle(&mut self) -> Vec<u64> {
+        let mut slots = self.upstream.slots.lock();
+        let mut refused = Vec::new();
+        self.waiting.retain(|ticket, place| {
+            let Some(call) = slots.look(*place, Waker::noop()) else {
+                return true;
+            };
+            slots.settle(*place);
+            match call {
+                Call::Seated(index) => self.served.push((*ticket, index.0)),
+                Call::Refused(_) => refused.push(*ticket),
+            }
+            false
+        });
+        refused
+    }
+
+    fn check(&self) {
+        self.slots(|slots| slots.check());
+        let tickets: Vec<_> = self.waiting.keys().copied().collect();
+        assert_eq!(tickets, self.model.queue.tickets(), "who waits");
+        let served = [&self.served, &self.model.served].map(|served| {
+            let mut served = served.clone();
+            served.sort_unstable();
+            served
+        });
+        assert_eq!(served[0], served[1], "who is served where");
+    }
+}
+
+fn pick<T>(list: &mut Vec<T>, number: usize) -> Option<T> {
+    (!list.is_empty()).then(|| list.swap_remove(number % list.len()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Slots are never exceeded, order is kept, nobody is lost and nobody served twice.
+    #[test]
+    fn slots_and_queue_do_as_the_model_does(
+        (balance, weights) in ways_to_balance(),
+        slots in prop::collection::vec(1..3u32, BACKENDS),
+        queue in queues(),
+        steps in prop::collection::vec(step(), 0..150),
+    ) {
+        let mut play = Play::new(balance, weights, slots, queue);
+        for step in steps {
+            play.step(step);
+            play.check();
+        }
+    }
+}
