@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 /// Logs as JSON, to `access.log` in the site's folder.
-fn to_file<'a>(a: &'a Backend) -> ProxyBuilder {
+fn to_file(a: &Backend) -> ProxyBuilder {
     proxy()
         .upstream("web", [a])
         .json_access_log()
