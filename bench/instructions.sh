@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 built="${CARGO_TARGET_DIR:-target}/release"
 compare="$built/examples/compare"
 few=1000 many=4000 connections=8
-limit=66000 limit_off=1.10 limit_log=1.20
+limit=66000 limit_off=1.10 limit_log=1.20 limit_explain=1.25
 
 check=no
 case "${1:-}" in
@@ -49,9 +49,10 @@ backend=$!
 mkdir "$folder/health"
 echo '{ "server1": true, "server2": true, "server3": true }' >"$folder/health/status.json"
 
-# configure LOG: writes maitred's configuration from the benchmark's template.
+# configure NAME LOG [SECTION]: writes maitred's configuration from the benchmark's template.
 configure() {
-  sed -e "s|@PORT@|$port|; s|@ADMIN@|$admin|; s|@FOLDER@|$folder|; s|@LOG@|$1|" \
+  sed -e "s|@PORT@|$port|; s|@ADMIN@|$admin|; s|@FOLDER@|$folder|; s|@LOG@|$2|" \
+    -e "s|^  admin:|  ${3:-}\n&|" \
     -e "s|@BACKEND1@|$backend1|; s|@BACKEND2@|$backend2|; s|@BACKEND3@|$backend3|" \
     bench/peers/plain/maitred.yaml >"$folder/$1.yaml"
 }
@@ -83,8 +84,9 @@ per_request() {
   each=$(((counted - first) / (many - few)))
 }
 
-configure off
-configure text
+configure off off
+configure text text
+configure explain text 'explain: { capacity: 10000 }'
 # Pingora sleeps for five minutes at SIGTERM; SIGINT ends it at once.
 per_request INT "$built/examples/bare" "$port" \
   "127.0.0.1:$backend1" "127.0.0.1:$backend2" "127.0.0.1:$backend3"
@@ -93,9 +95,11 @@ per_request TERM "$built/proxy" -c "$folder/off.yaml"
 off=$each
 per_request TERM "$built/proxy" -c "$folder/text.yaml"
 log=$each
+per_request TERM "$built/proxy" -c "$folder/explain.yaml"
+explain=$each
 
 awk -v bare="$bare" -v off="$off" -v log_="$log" -v limit="$limit" -v limit_off="$limit_off" \
-  -v limit_log="$limit_log" -v check="$check" '
+  -v explain="$explain" -v limit_log="$limit_log" -v limit_explain="$limit_explain" -v check="$check" '
   function verdict(ok) { if (!ok) missed = 1; return ok ? "met" : "missed" }
   function thousands(n) { return n < 1000 ? n "" : thousands(int(n / 1000)) sprintf(",%03d", n % 1000) }
   BEGIN {
@@ -106,5 +110,7 @@ awk -v bare="$bare" -v off="$off" -v log_="$log" -v limit="$limit" -v limit_off=
       thousands(limit), limit_off, verdict(off <= limit && off <= limit_off * bare)
     printf "| maitred, access log on | %s | %.2f | %.2f | %s |\n", thousands(log_), log_ / bare,
       limit_log, verdict(log_ <= limit_log * bare)
+    printf "| maitred, access log and explain on | %s | %.2f | %.2f | %s |\n", thousands(explain), explain / bare,
+      limit_explain, verdict(explain <= limit_explain * bare)
     exit (check == "yes" && missed) ? 1 : 0
   }'

@@ -18,6 +18,8 @@ pub mod events;
 pub mod health;
 /// Which backend gets this request: slots, the queue, selection.
 pub mod upstream;
+/// Why a request went where it went, for those who ask.
+pub mod explain;
 /// Method, host and path to a route.
 pub mod routing;
 /// A line per request: what it says, and getting it written.

@@ -22,6 +22,7 @@ figures=(
     a_change_of_ten_thousand_backends_is_in_force_within_50_ms
     an_idle_client_costs
     who_comes_back_when_told
+    who_watches_a_thousand_backends
     pypi::
     soak_
 )

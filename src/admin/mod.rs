@@ -3,6 +3,7 @@
 
 mod events;
 mod evidence;
+mod explain;
 mod metrics;
 mod status;
 
@@ -17,6 +18,7 @@ use warp::{Filter, Reply};
 
 use crate::control::{Current, Phase, PhaseWatch};
 use crate::events::Events;
+use crate::explain::Explanations;
 use crate::metrics::{Process, ProxyCounters, scrape};
 
 /// What the pages are made from.
@@ -32,6 +34,8 @@ pub struct Admin {
     pub counters: Arc<ProxyCounters>,
     /// What has changed.
     pub events: Events,
+    /// Why requests went where they went, where that is noted.
+    pub explanations: Option<Explanations>,
     /// The process itself.
     pub process: Arc<Process>,
 }
@@ -46,6 +50,7 @@ impl Admin {
     /// - `/api/v1/status`: everything, as JSON;
     /// - `/api/v1/evidence`: what a poller wants to know of the backends, as JSON;
     /// - `/api/v1/events`: what changed and why, as JSON or live;
+    /// - `/api/v1/explain/ID`: why a request went where it went;
     /// - `/metrics`: what is counted, for Prometheus.
     pub async fn serve(self, listener: TcpListener) {
         // Connections inherit it. Fails only on a socket that is none of TCP's.
@@ -59,6 +64,7 @@ impl Admin {
         let (readiness, scraped) = (self.clone(), self.clone());
         let ready = warp::path!("readyz").map(move || readiness.ready());
         let events = events::page(self.events.clone());
+        let explain = explain::page(self.explanations.clone());
         let witness = self.clone();
         let evidence = warp::path!("api" / "v1" / "evidence")
             .map(move || warp::reply::json(&witness.evidence()).into_response());
@@ -68,7 +74,8 @@ impl Admin {
             .and(warp::header::headers_cloned())
             .map(move |header| scraped.scraped(&header));
         let unknown = warp::any().map(|| plain(StatusCode::NOT_FOUND, "no such page\n"));
-        let machine = events
+        let history = events.or(explain).unify();
+        let machine = history
             .or(evidence)
             .unify()
             .or(status)

@@ -193,6 +193,7 @@ fn completed(example: &str) -> String {
 fn every_example_is_a_configuration() {
     let environment = |name: &str| match name {
         "APP_HOST" => Ok("app.internal".to_owned()),
+        "DEBUG_TOKEN" => Ok("nobody-guesses-this".to_owned()),
         _ => Err(VarError::NotPresent),
     };
     let examples = examples("yaml");

@@ -29,6 +29,7 @@ mod clients;
 #[cfg(test)]
 mod documentation;
 mod environment;
+mod explain;
 mod health;
 mod limits;
 mod listeners;
@@ -46,6 +47,7 @@ mod tree;
 mod upstreams;
 
 pub use clients::ClientParams;
+pub use explain::{ExplainParams, Secret};
 pub use health::{HealthParams, PollerParams, ProbeParams, StatusRanges};
 pub use limits::LimitParams;
 pub use listeners::{AdminParams, ListenerParams};
@@ -75,6 +77,8 @@ pub struct Config {
     pub admin: AdminParams,
     /// How requests are logged.
     pub access_log: AccessLogParams,
+    /// Whether it is noted why requests went where they went.
+    pub explain: ExplainParams,
     /// Where a request's id comes from.
     pub request_id: RequestIdParams,
     /// Whether answers tell how long they took, and where. Default no.
@@ -265,6 +269,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let (mut poller, probe) = health::read_poller(ours.section("poller"), admin.bind, &binds);
     let health = health::read(ours.section("health"), &poller);
     let access_log = access_log::read(ours.section("access_log"));
+    let explain = explain::read(ours.section("explain"));
     let request_id = request_id::read(&mut ours);
     let server_timing = ours.value(
         "server_timing",
@@ -296,6 +301,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         poller,
         admin,
         access_log,
+        explain,
         request_id,
         server_timing,
         routes,

@@ -225,6 +225,22 @@ impl<'a> Section<'a> {
             .read(&reader)
     }
 
+    /// As [`Section::optional`], of a value that no message shows.
+    pub fn secret<T>(
+        &mut self,
+        key: &'static str,
+        reader: Reader<'_, T>,
+        about: &str,
+    ) -> Option<T> {
+        let value = self.described(key, "none", reader.form(), about)?;
+        let read = reader.read(value.node);
+        read.map_err(|expected| match value.node.text() {
+            Some(_) => value.fail(format!("what is written is not {expected}")),
+            None => value.reject(&expected),
+        })
+        .ok()
+    }
+
     /// A key's value where null is a value too: nothing.
     pub fn nullable<T>(
         &mut self,

@@ -85,7 +85,7 @@ pub struct RequestTimes {
 }
 
 /// Counts by word, of words that are known beforehand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Words(Box<[(&'static str, Count)]>);
 
 impl Words {
@@ -113,7 +113,7 @@ impl Words {
 }
 
 /// What is counted for the whole process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProxyCounters {
     /// Requests that belong to no upstream.
     pub unrouted: RequestCounts,

@@ -80,6 +80,11 @@ pub enum Finding {
         /// For how long.
         silent: Duration,
     },
+    /// It counts: a request there ran into its timeout, and the backend has not given a sign of life since.
+    Overdue {
+        /// How long ago that was.
+        ago: Duration,
+    },
     /// It counts: nobody knows of anything that kept the backend from answering.
     Idle,
 }
@@ -113,7 +118,10 @@ pub fn judge(ping: &LostPing, testimonies: &[Testimony], limit: Duration) -> Fin
     let silent = witness.silent.unwrap_or_default();
     let unexplained = silent.max(ping.excused).min(since_life);
     let overdue = testimonies.iter().filter_map(|one| one.overdue).min();
-    if overdue.is_some_and(|overdue| overdue < since_life) || unexplained >= limit {
+    if let Some(ago) = overdue.filter(|ago| *ago < since_life) {
+        return Finding::Overdue { ago };
+    }
+    if unexplained >= limit {
         return Finding::Hung {
             silent: unexplained,
         };
@@ -310,8 +318,8 @@ mod tests {
             heard: Some(seconds(8.0)),
             ..in_hand(2.0)
         };
-        let finding = judge(&ping(), &[overdue], LIMIT);
-        assert!(matches!(finding, Finding::Hung { .. }), "{finding:?}");
+        let finding = Finding::Overdue { ago: seconds(5.0) };
+        assert_eq!(judge(&ping(), &[overdue], LIMIT), finding);
         let another = Testimony {
             overdue: Some(seconds(50.0)),
             ..Testimony::default()
@@ -383,7 +391,7 @@ mod tests {
                     prop_assert!(left <= LIMIT && left > Duration::ZERO);
                     prop_assert!(excused.min(life) < LIMIT);
                 }
-                Finding::Hung { .. } => prop_assert!(heard.is_none_or(|heard| heard > begun)),
+                Finding::Hung { .. } | Finding::Overdue { .. } => prop_assert!(heard.is_none_or(|heard| heard > begun)),
                 Finding::Idle => {}
             }
         }

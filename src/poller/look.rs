@@ -53,8 +53,8 @@ pub(super) enum Reading {
     Well(Answer),
     /// It is not.
     Bad(PingFailure),
-    /// It is not, although it is at work: for too long it has given no sign of life.
-    Hung(PingFailure, Duration),
+    /// It is not, although it is at work: what shows that, for a person.
+    Hung(PingFailure, String),
     /// Nothing.
     Inconclusive(Excuse),
 }
@@ -93,13 +93,7 @@ impl fmt::Display for Reading {
         match self {
             Self::Well(answer) => answer.fmt(formatter),
             Self::Bad(failure) => failure.fmt(formatter),
-            Self::Hung(failure, silent) => {
-                let silent = silent.as_secs_f64();
-                write!(
-                    formatter,
-                    "{failure}, and none to a request for {silent:.1} s"
-                )
-            }
+            Self::Hung(failure, why) => write!(formatter, "{failure}, and {why}"),
             Self::Inconclusive(excuse) => formatter.write_str(&excuse.why),
         }
     }
@@ -200,7 +194,14 @@ fn read(
     };
     let excuse = match judged(target, memory, ping, evidence) {
         Finding::Idle => return Reading::Bad(failure),
-        Finding::Hung { silent } => return Reading::Hung(failure, silent),
+        Finding::Hung { silent } => {
+            let why = format!("none to a request for {:.1} s", silent.as_secs_f64());
+            return Reading::Hung(failure, why);
+        }
+        Finding::Overdue { ago } => {
+            let why = format!("a request there timed out {:.1} s ago", ago.as_secs_f64());
+            return Reading::Hung(failure, why);
+        }
         Finding::Alive { heard } => Excuse {
             why: format!("a sign of life {:.1} s ago", heard.as_secs_f64()),
             until: None,

@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(record.memory().excused, Some(first.begun));
         assert!(matches!(record.pace(), Pace::Until(_)));
         let hung = |ping| Look {
-            reading: Reading::Hung(PingFailure::Refused, Duration::ZERO),
+            reading: Reading::Hung(PingFailure::Refused, "none to a request".into()),
             ..look(ping)
         };
         record.judge(&params, &hung('?'));

@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{Control, PhaseSwitch};
 use crate::door::{Connections, Departures, Guard};
 use crate::events::Events;
+use crate::explain::Explanations;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::{Count, Process, ProxyCounters};
@@ -29,8 +30,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 /// Our own news, and only warnings of others. `pingora_proxy` warns of single requests, which is the
-/// access log's part, and `pingora_load_balancing` of every sick backend at every change.
-const LOG_FILTER: &str = "warn,pingora_proxy=off,pingora_load_balancing=off,maitred=info";
+/// access log's part, `pingora_load_balancing` of every sick backend at every change, and `warp` of everybody who
+/// leaves an admin page before its end.
+const LOG_FILTER: &str = "warn,warp=off,pingora_proxy=off,pingora_load_balancing=off,maitred=info";
 
 /// Where the configuration says `null`, which is Pingora's own default.
 const PINGORA_GRACE_SECONDS: u64 = 300;
@@ -113,6 +115,7 @@ fn serve(config: Config) -> Result<()> {
     );
     let shutdown_signal = lifecycle.signal_watch();
 
+    let explanations = Explanations::new(config.explain.capacity);
     let mut conf = config.server.server_conf();
     // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
     conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
@@ -125,6 +128,7 @@ fn serve(config: Config) -> Result<()> {
         access_log.clone(),
         phase.watch(),
         counters.clone(),
+        explanations.clone(),
     );
     let proxy = pingora_proxy::http_proxy(&server.configuration, proxy);
     let guard = Guard::new(proxy, config.clients.clone(), connections);
@@ -136,6 +140,7 @@ fn serve(config: Config) -> Result<()> {
         counters,
         process,
         events: events.clone(),
+        explanations,
     };
     server.add_service(task(
         "admin",

@@ -10,6 +10,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::explaining;
 use super::fault::Fault;
 use super::reply;
 use crate::door::{Awaited, ClientStream};
@@ -76,6 +77,7 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         work.answering();
     }
     tell(&work, &fault);
+    explaining::failed(context, &fault);
     let is_stale = fault == Fault::BadGateway && work.is_stale();
     // Each such connection is gone now, so they are as few as the pool is small.
     context.record.stale += u32::from(is_stale);

@@ -10,6 +10,7 @@ use super::concurrency::Permit;
 use super::fault::Fault;
 use super::headers::Asked;
 use crate::door::Awaited;
+use crate::explain::Explanation;
 use crate::id::RequestId;
 use crate::upstream::{Backend, BackendIndex, BackendSocket, Guest, Ticket, Upstream, Work};
 
@@ -43,6 +44,8 @@ pub struct Context {
     /// The last attempt failed for want of something of the proxy's own.
     pub(super) is_short: bool,
     pub(super) record: Record,
+    /// Why it went where it went, where that is noted.
+    pub(super) explanation: Option<Box<Explanation>>,
 }
 
 /// What the access log says of it.
@@ -86,6 +89,7 @@ impl Context {
             fault: None,
             is_short: false,
             record: Record::default(),
+            explanation: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod attempt;
 mod body;
 mod concurrency;
 mod context;
+mod explaining;
 mod fault;
 mod guest;
 mod headers;
@@ -32,12 +33,14 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::access_log::AccessLog;
 use crate::control::{Current, PhaseWatch};
 use crate::door::{ClientStream, Departures};
+use crate::explain::Explanations;
 use crate::health::FileState;
-use crate::metrics::{Count, Histogram, ProxyCounters, RequestCounts, RequestTimes, Words};
+use crate::metrics::{ProxyCounters, Words};
 use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
 use concurrency::Concurrency;
+use explaining::Explaining;
 use headers::Asked;
 use outcome::Outcome;
 
@@ -56,20 +59,17 @@ pub struct Proxy {
     held: Budget,
     concurrency: Concurrency,
     counters: Arc<ProxyCounters>,
+    /// `None`: nobody may ask why.
+    explaining: Option<Explaining>,
 }
 
 /// What is counted for the whole process; nothing is yet.
 pub fn counters() -> Arc<ProxyCounters> {
     Arc::new(ProxyCounters {
-        unrouted: RequestCounts::default(),
-        unrouted_times: RequestTimes::default(),
         refusals: Words::new(Fault::CODES),
         retries: Words::new(attempt::RETRIED),
-        connections: Count::default(),
-        connections_closed: Count::default(),
-        log_dropped: Arc::default(),
         report_readings: Words::new(FileState::NAMES),
-        report_in_force: Histogram::default(),
+        ..ProxyCounters::default()
     })
 }
 
@@ -81,8 +81,10 @@ impl Proxy {
         access_log: AccessLog,
         phase: PhaseWatch,
         counters: Arc<ProxyCounters>,
+        explanations: Option<Explanations>,
     ) -> Self {
-        let concurrency = Concurrency::new(&current.load().config);
+        let config = current.load().config.clone();
+        let concurrency = Concurrency::new(&config);
         Self {
             current,
             departures,
@@ -91,6 +93,7 @@ impl Proxy {
             held: Budget::new(HELD_BYTES_MAX),
             concurrency,
             counters,
+            explaining: Explaining::new(&config.explain, explanations),
         }
     }
 
@@ -130,7 +133,11 @@ impl ProxyHttp for Proxy {
         });
         let params = self.current.load().config.request_id;
         context.id = request_id::of(params, asked, &session.req_header().headers);
-        headers::take_in(session.req_header_mut(), client, context.id.as_ref())
+        headers::take_in(session.req_header_mut(), client, context.id.as_ref())?;
+        if let Some(explaining) = &self.explaining {
+            explaining.begin(session, context, &self.current.load().report);
+        }
+        Ok(())
     }
 
     /// The first slot is taken here and not in `upstream_peer`, because here a refusal can leave the
@@ -140,6 +147,7 @@ impl ProxyHttp for Proxy {
             return Ok(false);
         };
         let keep_alive = !self.phase.is_stopping() && fault != Fault::BadRequest;
+        explaining::refused(context, &fault);
         let snapshot = self.current.load_full();
         reply::write(session, context, &fault, &snapshot, keep_alive).await?;
         context.fault = Some(fault);
@@ -322,6 +330,8 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         headers::tell_id(response, context.id.as_ref())?;
+        explaining::note(context);
+        explaining::tell(response, context)?;
         if context.tells_timing {
             headers::tell_timing(response, context.record.queued, context.record.answered)?;
         }
@@ -358,6 +368,7 @@ impl ProxyHttp for Proxy {
             Some(fault) => fault,
             None => attempt::fault_of(session, context, error),
         };
+        explaining::refused(context, &fault);
         let snapshot = self.current.load_full();
         // Fails only where the client is gone, and then there is nobody to tell.
         let _ = reply::write(session, context, &fault, &snapshot, false).await;
@@ -374,8 +385,13 @@ impl ProxyHttp for Proxy {
             stream.end_request();
         }
         context.work = None;
+        explaining::note(context);
+        let explanation = context.explanation.take();
         let outcome = Outcome::of(session, context);
         outcome.count(session, context, &self.counters);
+        if let (Some(explaining), Some(explanation)) = (&self.explaining, explanation) {
+            explaining.keep(explanation, &outcome);
+        }
         access_event::log(&self.access_log, session, context, &outcome);
     }
 

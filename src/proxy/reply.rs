@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::explaining;
 use super::fault::Fault;
 use super::headers;
 use crate::control::Snapshot;
@@ -50,6 +51,7 @@ pub(super) async fn write(
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     headers::tell_id(&mut response, context.id.as_ref())?;
+    explaining::tell(&mut response, context)?;
     if let Fault::MethodNotAllowed(allow) = fault {
         // As a string, which keeps its case: Pingora writes the constant small, and the next one.
         response.insert_header("Allow", allow)?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::explaining;
 use super::fault::Fault;
 use super::guest;
 use crate::door::{Departure, Departures};
@@ -30,7 +31,7 @@ pub(super) async fn seat(
         return Err(Fault::QueueTimeout);
     }
     let ask = guest::ask(session, context, upstream);
-    let lease = match upstream.arrive(ask) {
+    let lease = match explaining::arrive(context, upstream, ask) {
         Arrival::Seated(lease) => lease,
         Arrival::Refused(refusal) => return Err(refusal.into()),
         Arrival::Waiting(turn) => {
@@ -41,6 +42,7 @@ pub(super) async fn seat(
         }
     };
     context.ticket = Some(lease.ticket());
+    explaining::seated(context, lease.index());
     context.record.backend = Some(lease.index());
     context.body.restart();
     context.work = Some(Work::new(lease));

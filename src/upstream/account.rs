@@ -11,6 +11,8 @@ use super::selection::Candidate;
 pub(super) struct Terms {
     /// The `LoadBalancer`'s health check lets it serve.
     pub(super) admitted: bool,
+    /// What the report makes of it, for people.
+    pub(super) standing: &'static str,
     pub(super) weight: u32,
     pub(super) max_in_flight: u32,
 }

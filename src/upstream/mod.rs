@@ -27,6 +27,7 @@ mod service;
 mod sightings;
 mod slots;
 mod socket;
+mod survey;
 mod sync;
 #[cfg(test)]
 #[cfg(not(feature = "shuttle"))]
@@ -44,7 +45,7 @@ use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
 use crate::events::{Event, Events};
-use crate::health::{Ruling, Verdict};
+use crate::health::{Ruling, Standing, Verdict};
 use crate::metrics::{RequestCounts, RequestTimes};
 
 pub use backend::{Backend, Location};
@@ -56,6 +57,7 @@ pub use queue::Ticket;
 pub use selection::Balance;
 pub use sightings::Evidence;
 pub use socket::BackendSocket;
+pub use survey::{Counts, Finding, LISTED_MAX, Survey};
 pub use view::{BackendView, Ineligible, QueueView, UpstreamView};
 pub use work::Work;
 
@@ -132,7 +134,7 @@ impl Upstream {
             terms: params
                 .backends
                 .iter()
-                .map(|params| terms(params, None, false))
+                .map(|params| terms(params, (None, Standing::NoReport.name()), false))
                 .collect(),
         };
         let rules = rules(&params.queue);
@@ -193,7 +195,12 @@ impl Upstream {
             .zip(&self.targets)
             .map(|(params, target)| {
                 let verdict = ruling.verdict(params.name.as_str());
-                terms(params, verdict, balancer.backends().ready(target))
+                let standing = Identity::of(params).standing(ruling).name();
+                terms(
+                    params,
+                    (verdict, standing),
+                    balancer.backends().ready(target),
+                )
             })
             .collect();
         let edition = Edition {
@@ -213,7 +220,17 @@ impl Upstream {
 
     /// A request asks for a slot. With the ticket of an earlier lease it goes ahead of all who had none.
     pub fn arrive(self: &Arc<Self>, ask: Ask) -> Arrival {
-        let (ticket, arrival) = self.slots.lock().arrive(ask);
+        let decided = self.slots.lock().arrive(ask);
+        self.decided(decided)
+    }
+
+    /// The same, and notes what there was to choose from.
+    pub fn arrive_noting(self: &Arc<Self>, ask: Ask, survey: &mut Survey) -> Arrival {
+        let decided = self.slots.lock().arrive_noting(ask, survey);
+        self.decided(decided)
+    }
+
+    fn decided(self: &Arc<Self>, (ticket, arrival): (Ticket, slots::Arrival)) -> Arrival {
         match arrival {
             slots::Arrival::Seated(index) => {
                 Arrival::Seated(Lease::new(self.clone(), index, ticket))
@@ -330,9 +347,14 @@ fn rules(params: &QueueParams) -> Rules {
 }
 
 /// What a backend may do: the file's word on weight and slots goes before the configuration's.
-fn terms(params: &BackendParams, verdict: Option<&Verdict>, admitted: bool) -> Terms {
+fn terms(
+    params: &BackendParams,
+    (verdict, standing): (Option<&Verdict>, &'static str),
+    admitted: bool,
+) -> Terms {
     Terms {
         admitted,
+        standing,
         weight: verdict
             .and_then(|verdict| verdict.weight)
             .unwrap_or(params.weight),

@@ -19,7 +19,7 @@ impl Upstream {
             }
         };
         for ((backend, was), is) in self.backends.iter().zip(&replaced.terms).zip(terms) {
-            if has_turned(backend, (was, &replaced.ruling), (is, ruling)) {
+            if has_turned(was, is) {
                 tell(&|| self.turned(backend, ruling));
             }
             let (upstream, name) = (&self.params.name, backend.name());
@@ -66,10 +66,6 @@ impl Upstream {
 }
 
 /// A reason in other words is no other cause: pollers write how long a ping took.
-fn has_turned(backend: &Backend, was: (&Terms, &Ruling), is: (&Terms, &Ruling)) -> bool {
-    if was.0.admitted || is.0.admitted {
-        return was.0.admitted != is.0.admitted;
-    }
-    let identity = Identity::of(backend.params());
-    identity.standing(was.1).name() != identity.standing(is.1).name()
+fn has_turned(was: &Terms, is: &Terms) -> bool {
+    was.admitted != is.admitted || !is.admitted && was.standing != is.standing
 }

@@ -19,6 +19,7 @@ use pingora_load_balancing::LoadBalancer;
 use super::account::{Account, Terms};
 use super::queue::{Ahead, Place, Queue, Room, Rules, Tally, Ticket};
 use super::selection::{Candidate, Selection, Selector};
+use super::survey::{Counts, Finding, Survey};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
 
@@ -66,6 +67,8 @@ pub(super) struct Slots {
     next_ticket: u64,
     /// How many backends are available.
     available: usize,
+    /// How many are admitted, and ejected.
+    ejected: usize,
     /// How many are eligible, and the slots of all of them, taken or not.
     eligible: usize,
     eligible_slots: u64,
@@ -90,6 +93,7 @@ impl Slots {
             next_ticket: 0,
             available: 0,
             eligible: 0,
+            ejected: 0,
             eligible_slots: 0,
             closed: false,
         }
@@ -144,6 +148,29 @@ impl Slots {
             Ask::Again(ticket) => ticket,
         };
         (ticket, self.admit(ask))
+    }
+
+    /// As [`Slots::arrive`], and notes what there was to choose from.
+    pub(super) fn arrive_noting(&mut self, ask: Ask, survey: &mut Survey) -> (Ticket, Arrival) {
+        *survey = Survey::of(&self.accounts, self.counts(), self.queue.waiting());
+        let decided = self.arrive(ask);
+        if let Arrival::Seated(index) = decided.1 {
+            survey.chosen = Finding::of(&self.accounts[index.0]);
+            // As it was before this request had a slot of it.
+            survey.chosen.in_flight -= 1;
+            survey.chosen.condition = "free";
+        }
+        decided
+    }
+
+    fn counts(&self) -> Counts {
+        let kept_out = self.accounts.len() - self.eligible - self.ejected;
+        Counts {
+            free: self.available as u32,
+            full: (self.eligible - self.available) as u32,
+            ejected: self.ejected as u32,
+            kept_out: kept_out as u32,
+        }
     }
 
     fn issue_ticket(&mut self) -> Ticket {
@@ -323,6 +350,8 @@ impl Slots {
             u64::from(self.accounts[index].terms.max_in_flight)
         };
         self.eligible = candidates.len();
+        let admitted = self.accounts.iter().filter(|one| one.terms.admitted);
+        self.ejected = admitted.count() - self.eligible;
         self.eligible_slots = candidates.iter().map(slots).sum();
         self.selection.replace(&candidates);
     }

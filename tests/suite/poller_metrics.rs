@@ -167,6 +167,17 @@ async fn a_busy_backend_s_pings_are_inconclusive_and_evidence_is_counted() {
         1.0,
     )
     .await;
+    // What the proxy knew excuses until the backend has answered.
+    a.release(1);
+    reaches(
+        address,
+        "maitred_poller_backend_state",
+        &["state=\"up\""],
+        1.0,
+    )
+    .await;
+    let mut other = Client::connect(a.address()).await.unwrap();
+    other.send(&get("/")).await.unwrap();
     reaches(
         address,
         "maitred_poller_pings_total",

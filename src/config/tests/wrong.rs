@@ -226,7 +226,7 @@ fn sections_of_ours_are_checked() {
         ),
         (
             ours("xyz: {}"),
-            "c:2:3: maitred.xyz: unknown key, expected one of listeners, admin, clients, limits, poller, health, access_log, request_id, server_timing, upstreams, routes",
+            "c:2:3: maitred.xyz: unknown key, expected one of listeners, admin, clients, limits, poller, health, access_log, explain, request_id, server_timing, upstreams, routes",
         ),
         (
             ours("admin: { port: 1 }"),
