@@ -160,6 +160,20 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, 
     phase.advance(Phase::Running);
 }
 
+/// From here on SIGUSR1 does not end the process, though nothing is done about it before [`reopen_at_signal`]: tokio never
+/// takes back a handler that it was once asked for.
+///
+/// # Errors
+/// When the system refuses it.
+pub fn survive_reopening() -> io::Result<()> {
+    // A runtime without threads, for Pingora may fork.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _inside = runtime.enter();
+    signal(SignalKind::user_defined1()).map(drop)
+}
+
 /// Has the access log's file opened anew at each SIGUSR1, after who moves it away has done so. A log that is no file
 /// takes no harm of it.
 pub async fn reopen_at_signal(access_log: AccessLog) {

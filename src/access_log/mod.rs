@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, header};
 
 use crate::id::RequestId;
-use crate::metrics::ProxyCounters;
+use crate::metrics::Count;
 
 use line::{Format, Lines};
 use sample::Sample;
@@ -95,17 +95,17 @@ pub struct AccessLog {
     messages: Option<SyncSender<Message>>,
     sample: Sample,
     headers: Arc<[LoggedHeader]>,
-    counters: Arc<ProxyCounters>,
+    dropped: Arc<Count>,
 }
 
 impl AccessLog {
-    /// Both ends of a log; no writer when it is off.
+    /// Both ends of a log; no writer when it is off. Lines that are lost are counted in `dropped`.
     ///
     /// # Errors
     /// When its file cannot be opened or made.
     pub fn open(
         params: AccessLogParams,
-        counters: Arc<ProxyCounters>,
+        dropped: Arc<Count>,
     ) -> Result<(Self, Option<AccessLogWriter>), AccessLogError> {
         let format = match params.format {
             AccessLogFormat::Off => None,
@@ -117,7 +117,7 @@ impl AccessLog {
             messages: None,
             sample: Sample::of(params.sample),
             headers: headers.clone(),
-            counters: counters.clone(),
+            dropped: dropped.clone(),
         };
         let Some(format) = format else {
             return Ok((log, None));
@@ -133,7 +133,7 @@ impl AccessLog {
             query: params.query,
             destination: params.destination,
             file,
-            counters,
+            dropped,
         };
         Ok((log, Some(writer)))
     }
@@ -163,7 +163,7 @@ impl AccessLog {
             return;
         };
         if messages.try_send(Message::Event(Box::new(event))).is_err() {
-            self.counters.log_dropped.add();
+            self.dropped.add();
         }
     }
 

@@ -266,11 +266,11 @@ fn params(destination: Destination) -> AccessLogParams {
     }
 }
 
-fn run(params: AccessLogParams) -> (AccessLog, Arc<ProxyCounters>) {
-    let counters = Arc::<ProxyCounters>::default();
-    let (log, writer) = AccessLog::open(params, counters.clone()).unwrap();
+fn run(params: AccessLogParams) -> (AccessLog, Arc<Count>) {
+    let dropped = Arc::<Count>::default();
+    let (log, writer) = AccessLog::open(params, dropped.clone()).unwrap();
     std::thread::spawn(|| writer.unwrap().run());
-    (log, counters)
+    (log, dropped)
 }
 
 #[test]
@@ -335,14 +335,14 @@ fn with_a_reader_that_never_reads_lines_are_dropped_and_counted() {
     )
     .unwrap();
     let mut reader = File::options().read(true).write(true).open(&path).unwrap();
-    let (log, counters) = run(params(Destination::File(path)));
+    let (log, counted) = run(params(Destination::File(path)));
     let events = EVENTS_MAX as u64 + 10_000;
     (0..events).for_each(|_| log.log(event()));
-    let dropped = counters.log_dropped.get();
+    let dropped = counted.get();
     assert!((5_000..=10_000).contains(&dropped), "{dropped}");
     // Somebody reads at last: all others come, and one that is logged now.
     log.log(event());
-    let dropped = counters.log_dropped.get();
+    let dropped = counted.get();
     let mut lines = 0;
     let mut last = 0;
     let mut piece = [0; 4096];

@@ -11,7 +11,7 @@ use super::event::{AccessEvent, Text};
 use super::line::Lines;
 use super::output::{self, Destination, Lost, Output};
 use super::query::QueryRule;
-use crate::metrics::ProxyCounters;
+use crate::metrics::Count;
 
 /// Between two batches of lines.
 const REST: Duration = Duration::from_millis(5);
@@ -43,7 +43,7 @@ pub struct AccessLogWriter {
     pub(super) destination: Destination,
     /// Open from the start if it is a file.
     pub(super) file: Option<File>,
-    pub(super) counters: Arc<ProxyCounters>,
+    pub(super) dropped: Arc<Count>,
 }
 
 impl AccessLogWriter {
@@ -55,7 +55,7 @@ impl AccessLogWriter {
             Err(error) => return tracing::error!(%error, "no access log"),
         };
         let mut output = Output::new(sink);
-        let mut troubles = Troubles::new(self.counters.clone());
+        let mut troubles = Troubles::new(self.dropped.clone());
         while let Ok(first) = self.messages.recv() {
             let rest = self.messages.try_iter().take(BATCH);
             for message in std::iter::once(first).chain(rest) {
@@ -129,7 +129,7 @@ fn reopen(destination: &Destination, output: &mut Output<File>, troubles: &mut T
 
 /// Counts what is lost, and says so once in a while.
 struct Troubles {
-    counters: Arc<ProxyCounters>,
+    dropped: Arc<Count>,
     /// Lines that could not be written since it began; `None`: all is well.
     failing: Option<u64>,
     /// How many dropped lines were told of, and when last.
@@ -138,9 +138,9 @@ struct Troubles {
 }
 
 impl Troubles {
-    fn new(counters: Arc<ProxyCounters>) -> Self {
+    fn new(dropped: Arc<Count>) -> Self {
         Self {
-            counters,
+            dropped,
             failing: None,
             told: 0,
             told_at: None,
@@ -163,14 +163,14 @@ impl Troubles {
                 }
                 let lines = lines as u64;
                 self.failing = Some(failing.unwrap_or(0) + lines);
-                self.counters.log_dropped.add_many(lines);
+                self.dropped.add_many(lines);
                 self.told += lines;
             }
         }
     }
 
     fn complain_of_reader(&mut self) {
-        let dropped = self.counters.log_dropped.get();
+        let dropped = self.dropped.get();
         let is_due = self.told_at.is_none_or(|at| at.elapsed() >= COMPLAINTS);
         if dropped > self.told && is_due {
             let lines = dropped - self.told;

@@ -1,12 +1,16 @@
 //! The page for Prometheus: the samples of every metric, read from what counts them.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::Admin;
+use crate::id::UpstreamName;
 use crate::metrics::{
     self as declared, Family, Histogram, Metric, NO_LABELS, Page, RequestCounts, RequestTimes,
 };
-use crate::upstream::{BackendView, Ineligible, UpstreamView};
+use crate::upstream::{BackendView, Guest, Ineligible, Upstream, UpstreamView};
 
 /// The health file's states.
 const REPORT_STATES: [&str; 4] = ["ok", "stale", "missing", "corrupt"];
@@ -103,15 +107,7 @@ impl Admin {
         let views: Vec<_> = upstreams
             .map(|(name, upstream)| (name.as_str(), upstream.view()))
             .collect();
-        let mut family = page.metric(&declared::WAITING)?;
-        for (name, view) in &views {
-            family.gauge(&[("upstream", *name)], view.queue.waiting as u64)?;
-        }
-        let mut family = page.metric(&declared::WAITING_MAX)?;
-        for (name, upstream) in snapshot.upstreams.iter() {
-            let size = upstream.params().queue.size;
-            family.gauge(&[("upstream", name.as_str())], size as u64)?;
-        }
+        write_queues(page, &snapshot.upstreams, &views)?;
         let mut family = page.metric(&declared::INELIGIBLE)?;
         for_each_backend(&views, |[upstream, backend], view| {
             let reason = view.why_not.as_ref().map(Ineligible::name);
@@ -167,6 +163,30 @@ impl Admin {
         page.metric(&declared::LOG_DROPPED)?
             .count(&NO_LABELS, counters.log_dropped.get())
     }
+}
+
+fn write_queues(
+    page: &mut Page<'_>,
+    upstreams: &BTreeMap<UpstreamName, Arc<Upstream>>,
+    views: &[(&str, UpstreamView<'_>)],
+) -> fmt::Result {
+    let mut family = page.metric(&declared::WAITING)?;
+    for (name, view) in views {
+        family.gauge(&[("upstream", *name)], view.queue.waiting as u64)?;
+    }
+    let mut family = page.metric(&declared::WAITING_MAX)?;
+    for (name, upstream) in upstreams {
+        let size = upstream.params().queue.size;
+        family.gauge(&[("upstream", name.as_str())], size as u64)?;
+    }
+    let mut family = page.metric(&declared::EXPECTED_WAIT)?;
+    let newcomer = Guest::any(Instant::now());
+    for (name, upstream) in upstreams {
+        if let Some(wait) = upstream.expected_wait(&newcomer) {
+            family.gauge(&[("upstream", name.as_str())], wait.as_secs_f64())?;
+        }
+    }
+    Ok(())
 }
 
 fn count_requests(

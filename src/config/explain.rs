@@ -40,7 +40,7 @@ pub(super) fn read(mut section: Section<'_>) -> ExplainParams {
             "0",
             integer(0..=100_000),
             "Of how many requests is remembered why they went where they went \
-             ([explain.md](explain.md)); 0: of none. Each takes some 2 KB. Needs `request_id`.",
+             ([explain.md](explain.md)); 0: of none. Each takes some 1.3 KB, and 0.8 KB for each further attempt. Needs `request_id`.",
         ),
         debug_token: section.secret(
             "debug_token",

@@ -1,5 +1,6 @@
 //! What requests are counted in.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::Method;
@@ -129,7 +130,7 @@ pub struct ProxyCounters {
     /// Those of them that are over.
     pub connections_closed: Count,
     /// Access log lines dropped.
-    pub log_dropped: Count,
+    pub log_dropped: Arc<Count>,
     /// By what the health file was found to be when it had changed.
     pub report_readings: Words,
     /// From a change of the health file until it was in force.

@@ -118,6 +118,12 @@ pub static WAITING_MAX: Metric = gauge(
     "maitred_queue_size",
     "How many requests may wait for a slot.",
 );
+/// Labels: `upstream`. None where that is not known: nobody is eligible, or nothing was answered yet.
+pub static EXPECTED_WAIT: Metric = seconds(
+    "maitred_queue_expected_wait",
+    MetricType::Gauge,
+    "How long a request that comes now would wait for a slot.",
+);
 /// Labels: `upstream`, `backend`.
 pub static SLOTS: Metric = gauge(
     "maitred_slots",

@@ -16,7 +16,7 @@ use crate::events::Events;
 use crate::explain::Explanations;
 use crate::health::{self, HealthFile};
 use crate::lifecycle::{self, Lifecycle};
-use crate::metrics::{Process, ProxyCounters};
+use crate::metrics::{Count, Process, ProxyCounters};
 use crate::proxy::{self, Proxy};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
@@ -88,6 +88,7 @@ fn serve(config: Config) -> Result<()> {
     let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
+    lifecycle::survive_reopening().context("watching for SIGUSR1")?;
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
     let events = Events::default();
@@ -96,7 +97,7 @@ fn serve(config: Config) -> Result<()> {
     let current = control.current();
     let connections = Connections::new(counters.clone());
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
-    let (access_log, writer) = open_access_log(&config.access_log, &counters)?;
+    let (access_log, writer) = open_access_log(&config.access_log, counters.log_dropped.clone())?;
     let phase = PhaseSwitch::new();
     let grace = Duration::from_secs(
         config
@@ -186,14 +187,14 @@ fn start_control(
 
 fn open_access_log(
     params: &AccessLogParams,
-    counters: &Arc<ProxyCounters>,
+    dropped: Arc<Count>,
 ) -> Result<(AccessLog, Option<AccessLogWriter>)> {
     let mut params = params.clone();
     if let Destination::File(path) = &mut params.destination {
         // A daemon changes its working directory.
         *path = std::path::absolute(&*path)?;
     }
-    Ok(AccessLog::open(params, counters.clone())?)
+    Ok(AccessLog::open(params, dropped)?)
 }
 
 /// The listeners. Pingora would try for half a minute and then panic on an address that is taken, so

@@ -50,20 +50,24 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// Takes a request in: adds where it came from and what it is called, and gives up the letter case of its fields' names, which
-/// means nothing (RFC 9110, section 5.1) and would have to be kept in a second map, copied with the first.
-/// To be called once per request.
+/// Takes a request in: drops what its `Connection` names, adds where it came from and what it is called, and gives
+/// up the letter case of its fields' names, which means nothing (RFC 9110, section 5.1) and would have to be kept in
+/// a second map, copied with the first. To be called once per request.
 ///
 /// # Errors
 /// When what was parsed once can't be parsed again.
 pub(super) fn take_in(
     request: &mut RequestHeader,
+    asked: Asked,
     client: Option<HeaderValue>,
     id: Option<&RequestId>,
 ) -> Result<()> {
     let odd_target = odd_target(request).map(<[u8]>::to_vec);
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut parts = request::Parts::from(std::mem::replace(request, nothing));
+    if asked.hop_by_hop {
+        drop_nominated(&mut parts.headers);
+    }
     add_origin(&mut parts.headers, client)?;
     if let Some(id) = id {
         parts.headers.insert(REQUEST_ID, id.value().clone());
@@ -190,22 +194,52 @@ pub(super) fn end_by_close(response: &mut ResponseHeader, session: &mut Session)
     }
 }
 
+/// Drops the fields that a request's `Connection` names, and their names in it: later, a field of ours would be
+/// dropped with them.
+fn drop_nominated(headers: &mut HeaderMap) {
+    let nominated = nominated(headers);
+    if nominated.is_empty() {
+        return;
+    }
+    for name in &nominated {
+        headers.remove(name);
+    }
+    let kept: Vec<_> = OPTIONS
+        .into_iter()
+        .filter(|option| options(headers).any(|token| token.eq_ignore_ascii_case(option)))
+        .collect();
+    match HeaderValue::try_from(kept.join(", ")) {
+        Ok(value) if !kept.is_empty() => headers.insert(header::CONNECTION, value),
+        _ => headers.remove(header::CONNECTION),
+    };
+}
+
+/// What `Connection` may say that names no field, or none to be dropped by its name.
+const OPTIONS: [&str; 3] = ["close", "keep-alive", "upgrade"];
+
+/// What is neither side's to take away: where the message goes, and where it ends.
+const KEPT: [HeaderName; 3] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+];
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let lists = values.filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim)
+}
+
 /// The fields that `Connection` names. Nearly always none: then nothing is allocated.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+    options(headers)
         .filter(|token| {
-            !["close", "keep-alive"]
+            !OPTIONS
                 .iter()
                 .any(|known| token.eq_ignore_ascii_case(known))
         })
         .filter_map(|token| token.parse().ok())
-        // The body's framing is not the backend's to take away.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+        .filter(|name| !KEPT.contains(name))
         .collect()
 }
 
@@ -311,7 +345,7 @@ mod tests {
             request.append_header("X-Forwarded-For", client).unwrap();
         }
         let client = HeaderValue::from_static("10.0.0.3");
-        take_in(&mut request, Some(client), None).unwrap();
+        take_in(&mut request, Asked::default(), Some(client), None).unwrap();
         assert_eq!(
             request.headers["x-forwarded-for"],
             "10.0.0.1, 10.0.0.2, 10.0.0.3"
@@ -319,10 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn what_connection_names_is_dropped_but_not_what_is_added_under_that_name() {
+        let mut request = request("/");
+        for (name, value) in [
+            ("Host", "a.example"),
+            ("Connection", "Upgrade, X-Forwarded-For, Host, via, X-Mine"),
+            ("X-Forwarded-For", "10.0.0.1"),
+            ("X-Mine", "1"),
+        ] {
+            request.append_header(name, value).unwrap();
+        }
+        let client = HeaderValue::from_static("10.0.0.3");
+        let asked = Asked::of(&request.headers);
+        take_in(&mut request, asked, Some(client), None).unwrap();
+        let value = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+        assert_eq!(value("x-forwarded-for"), Some(&b"10.0.0.3"[..]));
+        assert_eq!(value("via"), Some(VIA.as_bytes()));
+        assert_eq!(value("host"), Some(&b"a.example"[..]));
+        assert_eq!(value("connection"), Some(&b"upgrade"[..]));
+        assert_eq!(value("x-mine"), None);
+    }
+
+    #[test]
     fn a_target_stays_as_it_was_written() {
         for target in [&b"/a?b=%20"[..], b"http://a.example/b", b"/\xff", b"*"] {
             let mut request = RequestHeader::build("GET", target, None).unwrap();
-            take_in(&mut request, None, None).unwrap();
+            take_in(&mut request, Asked::default(), None, None).unwrap();
             assert_eq!(request.raw_path(), target);
         }
     }

@@ -136,7 +136,7 @@ impl ProxyHttp for Proxy {
         });
         let params = self.current.load().config.request_id;
         context.id = request_id::of(params, asked, &session.req_header().headers);
-        headers::take_in(session.req_header_mut(), client, context.id.as_ref())?;
+        headers::take_in(session.req_header_mut(), asked, client, context.id.as_ref())?;
         if let Some(explaining) = &self.explaining {
             explaining.begin(session, context, &self.current.load().report);
         }
@@ -238,12 +238,6 @@ impl ProxyHttp for Proxy {
         if context.asked.leave {
             // Answered by us: the body is sent when there is a slot.
             request.remove_header(&header::EXPECT);
-        }
-        if context.asked.hop_by_hop
-            && let Some(id) = &context.id
-        {
-            // Dropped if the client's `Connection` names it, which is about a field of the client's, not about ours.
-            request.insert_header(headers::REQUEST_ID, id.value().clone())?;
         }
         if let Some(work) = &mut context.work {
             work.sending();

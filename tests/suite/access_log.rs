@@ -11,11 +11,11 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Proxy, ProxyBuilder, Units, backend, get, head, load, post, proxy, until,
+    Backend, Proxy, ProxyBuilder, Units, backend, get, head, load, post, proxy, scrape, soon, until,
 };
 
 /// Logs as JSON, to `access.log` in the site's folder.
-fn to_file<'a>(a: &'a Backend) -> ProxyBuilder {
+fn to_file(a: &Backend) -> ProxyBuilder {
     proxy()
         .upstream("web", [a])
         .json_access_log()
@@ -42,11 +42,8 @@ async fn logged(lb: &Proxy, number: usize) -> Vec<Value> {
 }
 
 async fn dropped(lb: &Proxy) -> usize {
-    let page = lb.admin("/metrics").await.text();
-    let line = page
-        .lines()
-        .find_map(|line| line.strip_prefix("maitred_access_log_dropped_total "));
-    line.unwrap().parse::<f64>().unwrap() as usize
+    let page = scrape(lb.site().admin()).await;
+    page.count("maitred_access_log_dropped_total", &[])
 }
 
 #[tokio::test]
@@ -360,9 +357,7 @@ async fn a_reader_that_never_reads_holds_no_request_up() {
         }
         String::from_utf8(text).unwrap()
     });
-    let text = crate::harness::soon("all other lines", 20.secs(), reading)
-        .await
-        .unwrap();
+    let text = soon("all other lines", 20.secs(), reading).await.unwrap();
     let whole = text
         .lines()
         .filter(|line| serde_json::from_str::<Value>(line).is_ok());

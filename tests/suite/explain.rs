@@ -111,6 +111,35 @@ async fn a_plain_request_is_explained_by_the_turn_that_its_backend_had() {
     assert!(text.contains("a worked"), "{text}");
 }
 
+/// Every field's name, at any depth.
+fn fields(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (field, value) in object {
+                into.push(field.clone());
+                fields(value, into);
+            }
+        }
+        Value::Array(array) => array.iter().for_each(|value| fields(value, into)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn every_field_is_documented() {
+    let a = backend("a").start().await;
+    let lb = explaining([&a]).start().await;
+    let mut names = Vec::new();
+    fields(&ask(&lb, "x").await.1, &mut names);
+    assert!(names.len() > 30, "{names:?}");
+    let docs = include_str!("../../docs/explain.md");
+    for name in names {
+        // A candidate's are described in its row, most of them in words.
+        let is_word = ["backend", "chosen"].contains(&name.as_str());
+        assert!(is_word || docs.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_waited_is_explained_by_who_was_busy_and_for_how_long() {
     let a = backend("a").held().start().await;

@@ -1,5 +1,7 @@
 //! What is counted is what happened: the metrics beside what clients saw and backends did.
 
+use std::time::Instant;
+
 use crate::harness::{
     Proxy, Scraped, Units, backend, get, load, post, proxy, request, scrape, until,
 };
@@ -145,6 +147,14 @@ async fn what_is_the_case_now_is_told() {
         .backend_key("a", "max_in_flight", 2)
         .start()
         .await;
+    let (mut first, begun) = (lb.connect().await, Instant::now());
+    first.send(&get("/home")).await.unwrap();
+    a.working_on(1).await;
+    tokio::time::sleep(100.millis()).await;
+    a.release(1);
+    assert_eq!(first.receive("GET").await.unwrap().status, 200);
+    let took = begun.elapsed().as_secs_f64();
+    drop(first);
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = lb.connect().await;
@@ -165,6 +175,9 @@ async fn what_is_the_case_now_is_told() {
     for (metric, value) in expected {
         assert_eq!(page.sum(metric, &["upstream=\"web\""]), value, "{metric}");
     }
+    // Three wait, two are served at once, and so far a request took as long as the first.
+    let wait = page.sum("maitred_queue_expected_wait_seconds", &["upstream=\"web\""]);
+    assert!((0.1..took * 4.0).contains(&wait), "{wait}");
     assert_eq!(page.sum("maitred_report_state", &["state=\"ok\""]), 1.0);
     assert_eq!(page.sum("maitred_report_state", &[]), 1.0);
     assert_eq!(page.sum("maitred_connections_open", &[]), 5.0);

@@ -162,11 +162,13 @@ fn blurred(line: &str) -> String {
     let blurred = words.iter().enumerate().map(|(index, word)| {
         let next = words.get(index + 1).copied().unwrap_or_default();
         let is_time = word.ends_with('Z') && word.contains('T') && word.contains(':');
-        let is_id = word.len() == 36 && word.matches('-').count() == 4;
+        let is_id = |word: &str| word.len() == 36 && word.matches('-').count() == 4;
         let is_duration = ["s", "s,", "ms", "ms,"].contains(&next) && is_number(word);
         match word.split_once('=') {
-            _ if is_time || is_duration || is_id => "#".to_owned(),
-            Some((field, value)) if value.contains('.') && is_number(value) => format!("{field}=#"),
+            _ if is_time || is_duration || is_id(word) => "#".to_owned(),
+            Some((field, value)) if is_id(value) || value.contains('.') && is_number(value) => {
+                format!("{field}=#")
+            }
             _ => (*word).to_owned(),
         }
     });

@@ -102,8 +102,9 @@ async fn hop_by_hop_fields_of_a_request_stop_at_the_proxy() {
     let a = backend("a").start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
     let request = get("/home")
-        .header("Connection", "keep-alive, X-Secret")
+        .header("Connection", "keep-alive, X-Secret, X-Forwarded-For")
         .header("X-Secret", "1")
+        .header("X-Forwarded-For", "6.6.6.6")
         .header("Keep-Alive", "timeout=5")
         .header("Proxy-Connection", "keep-alive")
         .header("TE", "trailers")
@@ -114,6 +115,8 @@ async fn hop_by_hop_fields_of_a_request_stop_at_the_proxy() {
         assert_eq!(seen.header(field), None, "{field}");
     }
     assert!(!seen.headers.lists("Connection", "X-Secret"));
+    // What is added there is the proxy's, and no client's to take away.
+    assert_eq!(seen.header("X-Forwarded-For"), Some("127.0.0.1"));
     assert_eq!(seen.header("X-Kept"), Some("yes"));
 }
 

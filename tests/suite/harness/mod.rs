@@ -27,7 +27,7 @@ pub use backend::{Backend, backend};
 pub use client::{Client, Request, Response, get, head, post, request};
 pub use duration::Units;
 pub use load::{Tally, ask_on, load};
-pub use needs::{faketime, is_root, may_mount, python};
+pub use needs::{faketime, is_root, may_mount, prometheus_s, python};
 pub use patience::{soon, until};
 pub use ports::{consecutive_ports, free_port};
 pub use program::{Program, run_to_end};

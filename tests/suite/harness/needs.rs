@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Write, stderr};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -25,6 +26,19 @@ pub fn faketime(settings: &[&str]) -> Option<Vec<String>> {
     let words = ["env", &preload].into_iter().chain(wall_clock_only);
     let words = words.chain(settings.iter().copied());
     Some(words.map(str::to_owned).collect())
+}
+
+/// A program of Prometheus's: in the folder that is named, else where programs are.
+pub fn prometheus_s(program: &str) -> Option<PathBuf> {
+    let folders = match std::env::var_os("MAITRED_PROMETHEUS") {
+        Some(folder) => folder,
+        None => std::env::var_os("PATH").unwrap_or_default(),
+    };
+    let mut programs = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    let found = programs.find(|program| program.is_file());
+    let otherwise = format!("{program} is not installed (tests/all.sh fetches it)");
+    met(found.is_some(), &otherwise);
+    found
 }
 
 /// Whether we may become somebody else.

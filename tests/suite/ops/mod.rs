@@ -9,7 +9,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Write, stderr};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,29 +18,12 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Units, free_port, get, scrape, until};
+use crate::harness::{Units, free_port, get, prometheus_s, scrape, until};
 use scene::{DESCRIPTORS, Scene, Steady, flood};
 use watch::Watch;
 
 fn ops(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ops").join(file)
-}
-
-/// A program of Prometheus's. Without it, says what is left out.
-fn tool(name: &str) -> Option<PathBuf> {
-    let folders: Vec<PathBuf> = match std::env::var_os("MAITRED_PROMETHEUS") {
-        Some(folder) => vec![folder.into()],
-        None => std::env::split_paths(&std::env::var_os("PATH")?).collect(),
-    };
-    let mut tools = folders.iter().map(|folder| folder.join(name));
-    let found = tools.find(|tool| tool.is_file());
-    if found.is_none() {
-        let _ = writeln!(
-            stderr(),
-            "left out: {name} is not installed (tests/all.sh fetches it)"
-        );
-    }
-    found
 }
 
 /// Runs promtool with this on its standard input.
@@ -69,7 +52,7 @@ fn promtool_is_content(promtool: &Path, arguments: &[&str], input: &str) {
 
 #[test]
 fn promtool_finds_nothing_wrong_with_what_ships() {
-    let Some(promtool) = tool("promtool") else {
+    let Some(promtool) = prometheus_s("promtool") else {
         return;
     };
     promtool_is_content(&promtool, &["check", "config", "prometheus.yml"], "");
@@ -136,7 +119,8 @@ fn queries() -> Vec<String> {
 #[tokio::test]
 #[ignore = "takes a minute"]
 async fn every_alert_fires_when_its_fault_is_made_and_every_query_has_an_answer() {
-    let (Some(prometheus), Some(promtool)) = (tool("prometheus"), tool("promtool")) else {
+    let (Some(prometheus), Some(promtool)) = (prometheus_s("prometheus"), prometheus_s("promtool"))
+    else {
         return;
     };
     let poller_page = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
