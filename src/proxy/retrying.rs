@@ -78,8 +78,9 @@ pub(super) fn decide(session: &Session, context: &mut Context, failure: Failure)
     match retry::decide(&upstream.params().retry, &attempt, budget) {
         Decision::Again => {
             context.record.retried = Some(failure.reason.word());
-            // A shortage of the proxy's own is no backend's fault.
-            context.avoided = (failure.reason != Reason::Shortage).then_some(index);
+            // An idle connection that was closed is no sign of anything, and a shortage is the proxy's own.
+            let is_backends = !matches!(failure.reason, Reason::Stale | Reason::Shortage);
+            context.avoided = is_backends.then_some(index);
             context.pause_until = begins;
             true
         }

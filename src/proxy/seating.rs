@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora_proxy::Session;
 
@@ -13,6 +13,9 @@ use super::fault::Fault;
 use super::guest;
 use crate::door::{Departure, Departures};
 use crate::upstream::{Arrival, Lease, Turn, Upstream, Work};
+
+/// How long a retry waits for another backend, beside what requests take.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Takes a slot for this request, waiting for it if need be, and begins an attempt.
 ///
@@ -30,15 +33,20 @@ pub(super) async fn seat(
     if may_be_over && due(context, upstream) <= Instant::now() {
         return Err(Fault::QueueTimeout);
     }
-    let ask = guest::ask(session, context, upstream);
-    let lease = match explaining::arrive(context, upstream, ask) {
-        Arrival::Seated(lease) => lease,
-        Arrival::Refused(refusal) => return Err(refusal.into()),
-        Arrival::Waiting(turn) => {
-            let begun = Instant::now();
-            let waited = wait(departures, session, context, turn, upstream).await;
-            context.record.queued += begun.elapsed();
-            waited?
+    let lease = loop {
+        let ask = guest::ask(session, context, upstream);
+        match explaining::arrive(context, upstream, ask) {
+            Arrival::Seated(lease) => break lease,
+            Arrival::Refused(refusal) => return Err(refusal.into()),
+            Arrival::Waiting(turn) => {
+                let begun = Instant::now();
+                let waited = wait(departures, session, context, turn, upstream).await;
+                context.record.queued += begun.elapsed();
+                match waited? {
+                    Some(lease) => break lease,
+                    None => context.avoided = None,
+                }
+            }
         }
     };
     context.ticket = Some(lease.ticket());
@@ -49,28 +57,39 @@ pub(super) async fn seat(
     Ok(())
 }
 
+/// Waits for its turn. `None`: it has waited for another backend than the one that failed it long enough.
 async fn wait(
     departures: &Arc<Departures>,
     session: &mut Session,
     context: &Context,
     turn: Turn,
     upstream: &Upstream,
-) -> Result<Lease, Fault> {
+) -> Result<Option<Lease>, Fault> {
     let due = due(context, upstream);
+    let patient = context.avoided.map(|_| Instant::now() + patience(upstream));
+    let until = patient.map_or(due, |patient| patient.min(due));
     let departure = watch(departures, session);
     let lease = tokio::select! {
         biased;
         () = left(departure.as_ref()) => return Err(Fault::ClientGone),
         // Before the call: who is called too late has no use for it.
-        () = tokio::time::sleep_until(due.into()) => return Err(Fault::QueueTimeout),
+        () = tokio::time::sleep_until(until.into()) => {
+            return if until < due { Ok(None) } else { Err(Fault::QueueTimeout) };
+        }
         called = turn => called?,
     };
     // It may have left in this very moment, and nothing has been sent yet.
     if has_left(session) {
         Err(Fault::ClientGone)
     } else {
-        Ok(lease)
+        Ok(Some(lease))
     }
+}
+
+/// How long a retry waits for another backend while the one that failed it is free: others that work give a
+/// slot back in that time. One that does not may be stuck.
+fn patience(upstream: &Upstream) -> Duration {
+    PATIENCE + 2 * upstream.service_time().unwrap_or_default()
 }
 
 /// Until when it may wait. Whichever limit that is, it is the wait that was too long: so the answer is the same,

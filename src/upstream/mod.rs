@@ -282,7 +282,9 @@ impl Upstream {
     }
 
     fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
-        if self.slots.lock().eject(index, Instant::now()) {
+        let ejected = self.slots.lock().eject(index, Instant::now());
+        if let Some(wakers) = ejected {
+            wake(wakers);
             self.backend(index).ejections.add();
             self.events.publish(Event::BackendEjected {
                 upstream: self.params.name.clone(),

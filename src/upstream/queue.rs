@@ -3,7 +3,7 @@
 //! Who comes for the first time stands in a line of its key and class ([`lines`]); where the configuration
 //! asks for neither, there is one line, first in, first out. A request whose attempt failed had its turn
 //! already, so it goes ahead of all who did not, by ticket among its like; with one line, that is the order
-//! of tickets. It lets others go first where the slot is one of the backend that failed it.
+//! of tickets. It waits for another backend than the one that failed it, whose slots others get meanwhile.
 //!
 //! Joining, leaving from anywhere and calling the next cost the same at 10 and at 10,000 waiting. Who comes
 //! again walks past others that did, which are at most as many as there are slots.
@@ -26,10 +26,6 @@ use super::{BackendIndex, Guest, Priority};
 use chain::{Chains, List};
 pub(super) use forecast::Ahead;
 use lines::{LineIndex, Lines};
-
-/// How often one that comes again lets others have a slot of the backend that failed it. A backend that fails
-/// everybody at once has one to give time and again; behind one that is slow, nobody waits for ever.
-const PASSES_MAX: u8 = 16;
 
 /// A request's place in time: lower goes first. Kept through its retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,8 +85,6 @@ struct Return {
     ticket: Ticket,
     /// Who failed it.
     avoided: Option<BackendIndex>,
-    /// How often it let others go first for that.
-    passes: u8,
 }
 
 #[derive(Debug)]
@@ -164,12 +158,7 @@ impl<C> Queue<C> {
         let index = self.insert(None);
         self.returns
             .insert_after::<0>(&mut self.returned, before, index);
-        let note = Return {
-            ticket,
-            avoided,
-            passes: 0,
-        };
-        self.returns.set_note(index, note);
+        self.returns.set_note(index, Return { ticket, avoided });
         Place(index)
     }
 
@@ -199,7 +188,8 @@ impl<C> Queue<C> {
         self.call(Place(index), call)
     }
 
-    /// The same, for a slot of this backend: those whom it failed let others go first.
+    /// The same, for a slot of this backend: nobody whom it failed. To be asked before:
+    /// [`Queue::has_taker_for`].
     pub(super) fn call_next_for(
         &mut self,
         backend: BackendIndex,
@@ -207,25 +197,26 @@ impl<C> Queue<C> {
         now: Option<Instant>,
     ) -> Option<Waker> {
         let willing = self.first_willing(backend);
-        match willing.or_else(|| self.lines.next(now)) {
-            Some(index) => self.call(Place(index), call),
-            None => self.call_next(call, now),
-        }
+        let index = willing.or_else(|| self.lines.next(now))?;
+        self.call(Place(index), call)
+    }
+
+    /// Whether somebody waits whom this backend did not fail.
+    pub(super) fn has_taker_for(&self, backend: BackendIndex) -> bool {
+        self.waiting > self.returned.len() || self.first_willing(backend).is_some()
     }
 
     /// The first of those who come again that takes a slot of this backend.
-    fn first_willing(&mut self, backend: BackendIndex) -> Option<usize> {
+    fn first_willing(&self, backend: BackendIndex) -> Option<usize> {
         let mut next = self.returned.head();
-        while let Some(index) = next {
-            let mut note = self.returns.note(index);
-            if note.avoided != Some(backend) || note.passes == PASSES_MAX {
-                return Some(index);
-            }
-            note.passes += 1;
-            self.returns.set_note(index, note);
+        while let Some(index) = next.filter(|index| self.avoids(*index, backend)) {
             next = self.returns.next::<0>(index);
         }
-        None
+        next
+    }
+
+    fn avoids(&self, returned: usize, backend: BackendIndex) -> bool {
+        self.returns.note(returned).avoided == Some(backend)
     }
 
     /// Calls one who waits: it leaves its line and finds `call` at its next look. Returns its waker, to

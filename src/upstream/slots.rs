@@ -5,7 +5,7 @@
 //! admitted and not ejected, and *available* when it is eligible and has a free slot.
 //!
 //! Invariants, checked by [`Slots::check`] in the tests:
-//! - somebody waits only while nobody is available: a slot that becomes free is *handed* to the
+//! - somebody waits only while nobody is available, or only the backend that failed it: a slot that becomes free is *handed* to the
 //!   head of the queue under the same lock, so a newcomer can never overtake;
 //! - no backend has more in flight than slots, unless its slots were lowered meanwhile;
 //! - wakers are returned, not woken: the lock is never held while other code runs.
@@ -187,11 +187,11 @@ impl Slots {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
-        let avoided = match ask {
-            Ask::First(_) => None,
-            Ask::Again(_, avoided) => avoided,
+        let seated = match ask {
+            Ask::Again(_, Some(avoided)) if self.eligible > 1 => self.select_but(avoided),
+            _ => self.select(),
         };
-        if let Some(index) = self.select_but(avoided) {
+        if let Some(index) = seated {
             return Arrival::Seated(index);
         }
         if !self.is_anyone_admitted() {
@@ -236,18 +236,17 @@ impl Slots {
     /// Gives a slot back: to the next in line, if this backend may still be chosen. Only where requests
     /// age does anybody need to know what time it is ([`Rules`]).
     pub(super) fn release(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
-        let account = &mut self.accounts[index.0];
-        let was_full = account.is_full();
-        account.in_flight -= 1;
-        if account.is_full() || !account.is_eligible() {
-            return None;
-        }
-        if self.queue.waiting() > 0 {
-            account.in_flight += 1;
+        let account = &self.accounts[index.0];
+        // Slots may have been lowered meanwhile.
+        let is_free = account.in_flight <= account.terms.max_in_flight && account.is_eligible();
+        if is_free && self.has_taker(index) {
             return self.hand_over(index, now);
         }
-        self.available += usize::from(was_full);
-        self.selection.update(&account.candidate(index));
+        if is_free {
+            self.put_back(index);
+        } else {
+            self.accounts[index.0].in_flight -= 1;
+        }
         None
     }
 
@@ -295,13 +294,14 @@ impl Slots {
         self.accounts.iter().any(|account| account.terms.admitted)
     }
 
-    /// Takes a backend out because it refuses connections. Says whether it was in.
-    pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> bool {
-        let is_new = self.accounts[index.0].ejected.is_none();
-        if is_new {
-            self.set_ejected(index, Some(now), now);
+    /// Takes a backend out because it refuses connections; `None` if it was out already. Who waited for
+    /// another than the one that is left now need not wait for it any longer.
+    pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> Option<Vec<Waker>> {
+        if self.accounts[index.0].ejected.is_some() {
+            return None;
         }
-        is_new
+        self.set_ejected(index, Some(now), now);
+        Some(self.hand_out(now))
     }
 
     /// Takes back in a backend that was ejected at `ejected_at`; one that was ejected anew since
@@ -347,17 +347,17 @@ impl Slots {
         Some(index)
     }
 
-    /// The same, but of this backend only if no other is available.
-    fn select_but(&mut self, avoided: Option<BackendIndex>) -> Option<BackendIndex> {
-        let account = avoided.map(|index| &self.accounts[index.0]);
-        let candidate = avoided
-            .zip(account)
-            .filter(|(_, account)| account.is_eligible() && !account.is_full())
-            .map(|(index, account)| account.candidate(index));
-        let Some(candidate) = candidate.filter(|_| self.available > 1) else {
+    /// The same, but not of this backend.
+    fn select_but(&mut self, avoided: BackendIndex) -> Option<BackendIndex> {
+        let account = &self.accounts[avoided.0];
+        if account.is_full() || !account.is_eligible() {
             return self.select();
-        };
+        }
+        if self.available == 1 {
+            return None;
+        }
         // For the time of the choice it is full.
+        let candidate = account.candidate(avoided);
         self.selection.update(&Candidate {
             has_room: false,
             ..candidate
@@ -367,14 +367,40 @@ impl Slots {
         chosen
     }
 
-    /// Hands a slot of this backend, which is taken already, to the next in line.
+    /// Chooses for somebody who waits.
+    fn select_for_waiting(&mut self) -> Option<BackendIndex> {
+        let index = self.select()?;
+        if self.has_taker(index) {
+            return Some(index);
+        }
+        // It has failed all of them, so any other will do.
+        let other = self.select_but(index);
+        self.put_back(index);
+        other
+    }
+
+    /// Whether somebody waits for a slot of this backend: while it is not the only one left, nobody whom
+    /// it failed.
+    fn has_taker(&self, index: BackendIndex) -> bool {
+        let is_only_one = self.eligible <= 1;
+        self.queue.waiting() > 0 && (is_only_one || self.queue.has_taker_for(index))
+    }
+
+    /// Hands a slot of this backend, which is taken already, to the next in line that takes it.
     fn hand_over(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
         let call = Call::Seated(index);
-        // Who was failed by the only one that is left has to do with it.
         match self.eligible {
             0 | 1 => self.queue.call_next(call, now),
             _ => self.queue.call_next_for(index, call, now),
         }
+    }
+
+    /// One slot less of an eligible backend is taken.
+    fn put_back(&mut self, index: BackendIndex) {
+        let account = &mut self.accounts[index.0];
+        self.available += usize::from(account.is_full());
+        account.in_flight -= 1;
+        self.selection.update(&account.candidate(index));
     }
 
     /// Derives what selection needs from the accounts, after their terms or eligibility changed.
@@ -401,7 +427,9 @@ impl Slots {
     fn hand_out(&mut self, now: Instant) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.queue.waiting() > 0 {
-            let Some(index) = self.select() else { break };
+            let Some(index) = self.select_for_waiting() else {
+                break;
+            };
             wakers.extend(self.hand_over(index, Some(now)));
         }
         wakers
@@ -432,8 +460,13 @@ impl Slots {
             self.accounts.len() - ineligible,
             "eligible backends"
         );
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_wanted = |(index, account): (usize, &Account)| {
+            let is_free = account.is_eligible() && !account.is_full();
+            is_free && self.has_taker(BackendIndex(index))
+        };
         assert!(
-            self.queue.waiting() == 0 || available == 0,
+            self.queue.waiting() == 0 || !accounts.any(is_wanted),
             "somebody waits while a slot is free"
         );
         for account in &self.accounts {

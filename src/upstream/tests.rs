@@ -79,19 +79,28 @@ fn a_full_queue_refuses_newcomers_but_not_a_retry() {
 }
 
 #[test]
-fn a_retry_leaves_the_backend_that_failed_it_if_another_has_room() {
+fn a_retry_leaves_the_backend_that_failed_it() {
     for (_, balance) in Balance::ALL {
         for failed in [0, 1, 2].map(BackendIndex) {
             let upstream = balanced(balance, &[2, 2, 2], 9);
             let ticket = seated(&upstream).ticket();
-            let again = || match upstream.arrive(Ask::Again(ticket, Some(failed))) {
-                Arrival::Seated(lease) => lease,
-                _ => panic!("there is room"),
+            let again = || upstream.arrive(Ask::Again(ticket, Some(failed)));
+            let mut elsewhere = Vec::new();
+            let mut turn = loop {
+                match again() {
+                    Arrival::Seated(lease) => elsewhere.push(lease),
+                    Arrival::Waiting(turn) => break turn,
+                    Arrival::Refused(refusal) => panic!("{refusal:?}"),
+                }
             };
-            let elsewhere: Vec<_> = (0..4).map(|_| again()).collect();
+            assert_eq!(elsewhere.len(), 4);
             assert!(elsewhere.iter().all(|lease| lease.index() != failed));
-            assert_eq!(again().index(), failed, "nobody else has room");
-            drop(elsewhere);
+            assert_eq!(seated(&upstream).index(), failed, "for others it is there");
+            assert!(look(&mut turn).is_pending());
+            upstream.slots.lock().check();
+            elsewhere.pop();
+            assert!(look(&mut turn).is_ready());
+            drop((elsewhere, turn));
             upstream.slots.lock().check();
             let all: Vec<_> = (0..6).map(|_| seated(&upstream)).collect();
             upstream.slots.lock().check();
@@ -101,35 +110,140 @@ fn a_retry_leaves_the_backend_that_failed_it_if_another_has_room() {
     }
 }
 
-/// The slot of a backend that fails goes to others first, unless it is the only one there is.
-#[test]
-fn a_retry_waits_for_another_backend_while_one_is_eligible() {
+/// One that both backends' slots are taken from, and that the first one has failed.
+fn failed_by_the_first() -> (Arc<Upstream>, Turn, Lease) {
     let upstream = upstream(&[1, 1], 9);
     let (bad, good) = (seated(&upstream), seated(&upstream));
     let again = Ask::Again(bad.ticket(), Some(bad.index()));
-    let mut newcomer = waiting(&upstream);
-    let Arrival::Waiting(mut retry) = upstream.arrive(again) else {
-        panic!("there is a slot");
-    };
     drop(bad);
-    assert!(look(&mut retry).is_pending());
-    let newcomers = look(&mut newcomer);
-    assert!(newcomers.is_ready());
-    drop(good);
-    assert!(look(&mut retry).is_ready());
-    drop(newcomers);
-
-    report(&upstream, &[true, false]);
-    let only = seated(&upstream);
-    let again = Ask::Again(only.ticket(), Some(only.index()));
-    let mut newcomer = waiting(&upstream);
     let Arrival::Waiting(mut retry) = upstream.arrive(again) else {
-        panic!("there is a slot");
+        panic!("another has room");
     };
-    drop(only);
-    let retrys = look(&mut retry);
-    assert!(retrys.is_ready());
-    assert!(look(&mut newcomer).is_pending());
+    assert!(look(&mut retry).is_pending());
+    (upstream, retry, good)
+}
+
+#[test]
+fn a_retry_waits_for_another_backend_while_one_is_eligible() {
+    let (upstream, mut retry, good) = failed_by_the_first();
+    drop(seated(&upstream));
+    assert!(look(&mut retry).is_pending(), "that was a slot of the same");
+    drop(good);
+    let Poll::Ready(Ok(lease)) = look(&mut retry) else {
+        panic!("not seated");
+    };
+    assert_eq!(lease.index(), BackendIndex(1));
+}
+
+#[test]
+fn a_retry_goes_back_to_the_backend_that_failed_it_once_that_is_the_only_one_left() {
+    let (upstream, mut retry, good) = failed_by_the_first();
+    report(&upstream, &[true, false]);
+    let Poll::Ready(Ok(lease)) = look(&mut retry) else {
+        panic!("not seated");
+    };
+    assert_eq!(lease.index(), BackendIndex(0));
+    drop((good, lease));
+    let again = Ask::Again(seated(&upstream).ticket(), Some(BackendIndex(0)));
+    assert!(matches!(upstream.arrive(again), Arrival::Seated(_)));
+}
+
+#[test]
+fn a_retry_goes_back_when_the_other_one_is_ejected() {
+    let (upstream, mut retry, _good) = failed_by_the_first();
+    let ejected = upstream.slots.lock().eject(BackendIndex(1), Instant::now());
+    assert!(ejected.is_some());
+    upstream.slots.lock().check();
+    assert!(look(&mut retry).is_ready());
+}
+
+/// What becomes of requests that fail and come again.
+#[derive(Default)]
+struct Comings {
+    served: Vec<Lease>,
+    waiting: Vec<Turn>,
+}
+
+impl Comings {
+    fn arrive(&mut self, upstream: &Arc<Upstream>, ask: Ask) {
+        match upstream.arrive(ask) {
+            Arrival::Seated(lease) => self.served.push(lease),
+            Arrival::Waiting(turn) => self.waiting.push(turn),
+            Arrival::Refused(_) => {}
+        }
+    }
+
+    /// Who was called is served.
+    fn settle(&mut self) {
+        let mut called = Vec::new();
+        self.waiting.retain_mut(|turn| match look(turn) {
+            Poll::Ready(call) => {
+                called.extend(call);
+                false
+            }
+            Poll::Pending => true,
+        });
+        self.served.extend(called);
+    }
+}
+
+proptest! {
+    /// Requests come, are served, fail and come again, while reports change: nobody waits for a slot that
+    /// he would take, none is lost, and in the end everybody is served.
+    #[test]
+    fn whoever_avoids_a_backend_strands_nobody(
+        (_, balance) in prop::sample::select(Balance::ALL.to_vec()),
+        slots in prop::collection::vec(1..3u32, 3),
+        steps in prop::collection::vec((0..4u8, 0..8usize), 0..150),
+    ) {
+        let upstream = balanced(balance, &slots, 50);
+        let mut comings = Comings::default();
+        let mut healthy = [true; 3];
+        for (step, number) in steps {
+            let some = number % comings.served.len().max(1);
+            match step {
+                0 => comings.arrive(&upstream, first()),
+                1 if !comings.served.is_empty() => drop(comings.served.remove(some)),
+                2 if !comings.served.is_empty() => {
+                    let lease = comings.served.remove(some);
+                    let ask = Ask::Again(lease.ticket(), Some(lease.index()));
+                    drop(lease);
+                    comings.arrive(&upstream, ask);
+                }
+                _ => {
+                    healthy[number % 3] ^= true;
+                    report(&upstream, &healthy);
+                }
+            }
+            comings.settle();
+            upstream.slots.lock().check();
+        }
+        report(&upstream, &[true; 3]);
+        for _ in 0..200 {
+            comings.settle();
+            comings.served.clear();
+        }
+        upstream.slots.lock().check();
+        prop_assert_eq!(comings.waiting.len(), 0);
+    }
+}
+
+#[test]
+fn a_report_that_opens_another_backend_seats_the_retry_there() {
+    let upstream = upstream(&[2, 1, 1], 9);
+    report(&upstream, &[true, true, false]);
+    let (_bad, _good) = (seated(&upstream), seated(&upstream));
+    let ticket = seated(&upstream).ticket();
+    let Arrival::Waiting(mut retry) = upstream.arrive(Ask::Again(ticket, Some(BackendIndex(0))))
+    else {
+        panic!("another has room");
+    };
+    report(&upstream, &[true, true, true]);
+    upstream.slots.lock().check();
+    let Poll::Ready(Ok(lease)) = look(&mut retry) else {
+        panic!("not seated");
+    };
+    assert_eq!(lease.index(), BackendIndex(2));
 }
 
 #[test]

@@ -25,38 +25,23 @@ fn a_lower_ticket_goes_ahead_of_those_who_came_after_it() {
 }
 
 #[test]
-fn whom_a_backend_failed_lets_others_have_its_slot_for_a_while() {
+fn whom_a_backend_failed_leaves_its_slot_to_others() {
     let mut queue = Queue::new(plain());
     let (bad, good) = (BackendIndex(0), BackendIndex(1));
     let failed = queue.rejoin(Ticket(1), Some(bad));
+    assert!(!queue.has_taker_for(bad) && queue.has_taker_for(good));
+    assert_eq!(queue.call_next_for(bad, "bad", None).map(drop), None);
     let other = queue.rejoin(Ticket(2), None);
     queue.call_next_for(bad, "bad", None);
     assert_eq!(queue.leave(other), Some("bad"));
     let newcomer = queue.join(&Guest::any(Instant::now()));
+    assert!(queue.has_taker_for(bad));
     queue.call_next_for(bad, "bad", None);
     assert_eq!(queue.leave(newcomer), Some("bad"));
     let behind = queue.join(&Guest::any(Instant::now()));
     queue.call_next_for(good, "good", None);
     assert_eq!(queue.leave(failed), Some("good"));
     assert_eq!(queue.leave(behind), None);
-}
-
-#[test]
-fn whom_a_backend_failed_takes_its_slot_when_nobody_else_does_or_after_enough_others() {
-    let mut queue = Queue::new(plain());
-    let bad = BackendIndex(0);
-    let alone = queue.rejoin(Ticket(1), Some(bad));
-    queue.call_next_for(bad, (), None);
-    assert_eq!(queue.leave(alone), Some(()));
-    let patient = queue.rejoin(Ticket(1), Some(bad));
-    for _ in 0..PASSES_MAX {
-        let other = queue.join(&Guest::any(Instant::now()));
-        queue.call_next_for(bad, (), None);
-        assert_eq!(queue.leave(other), Some(()));
-    }
-    let other = queue.join(&Guest::any(Instant::now()));
-    queue.call_next_for(bad, (), None);
-    assert_eq!((queue.leave(patient), queue.leave(other)), (Some(()), None));
 }
 
 /// A queue and the places in it, with a name each.
