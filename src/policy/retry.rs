@@ -8,7 +8,7 @@
 //! and one on a connection that the backend had ended before, are neither among the attempts nor paid for from
 //! the [budget](super::budget).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 
@@ -141,10 +141,10 @@ pub struct Attempt<'a> {
     /// Attempts so far in which a byte was sent, this one included, but those on a connection that the
     /// backend had ended before.
     pub attempts: u32,
-    /// When the next could begin.
-    pub begins: Instant,
-    /// When the request's time is over.
-    pub due: Instant,
+    /// How long until the next could begin.
+    pub pause: Duration,
+    /// How long until the request's time is over.
+    pub left: Duration,
 }
 
 /// Why a request is not sent again, though it is one of those that might be.
@@ -204,7 +204,7 @@ pub fn decide(
         Denial::Body
     } else if attempt.attempts >= params.attempts {
         Denial::Attempts
-    } else if attempt.begins >= attempt.due {
+    } else if attempt.pause >= attempt.left {
         Denial::Deadline
     } else if !is_free && !budget() {
         Denial::Budget
@@ -232,7 +232,6 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn reset() -> Attempt<'static> {
-        let now = Instant::now();
         Attempt {
             reason: Reason::Reset,
             method: &Method::GET,
@@ -240,8 +239,8 @@ mod tests {
             answered: false,
             replayable: true,
             attempts: 1,
-            begins: now,
-            due: now + SECOND,
+            pause: Duration::ZERO,
+            left: SECOND,
         }
     }
 
@@ -345,7 +344,7 @@ mod tests {
             ),
             (
                 Attempt {
-                    begins: reset.due,
+                    pause: SECOND,
                     ..reset
                 },
                 Decision::Denied(Denial::Deadline),
@@ -500,9 +499,8 @@ mod tests {
             non_idempotent in any::<bool>(),
             late in any::<bool>(),
         ) {
-            let now = Instant::now();
-            let begins = if late { now + SECOND } else { now };
-            let due = now + SECOND;
+            let pause = if late { SECOND } else { Duration::ZERO };
+            let left = SECOND;
             let params = RetryParams {
                 attempts: attempts_max,
                 on: on.iter().copied().collect(),
@@ -510,7 +508,7 @@ mod tests {
                 ..RetryParams::default()
             };
             let attempt = Attempt {
-                reason, method: &method, sent, answered, replayable, attempts, begins, due,
+                reason, method: &method, sent, answered, replayable, attempts, pause, left,
             };
             let is_again = decide(&params, &attempt, || has_budget) == Decision::Again;
             prop_assert!(!is_again || (!answered && on.contains(&reason)));

@@ -62,8 +62,6 @@ pub(super) fn decide(session: &Session, context: &mut Context, failure: Failure)
     };
     let now = Instant::now();
     let pause = pause(context, &failure, &upstream, index);
-    let begins = pause.and_then(|pause| now.checked_add(pause));
-    let due = context.due(&upstream);
     let attempt = Attempt {
         reason: failure.reason,
         method: &session.req_header().method,
@@ -71,8 +69,8 @@ pub(super) fn decide(session: &Session, context: &mut Context, failure: Failure)
         answered: reply::has_answered(session),
         replayable: !session.as_ref().retry_buffer_truncated(),
         attempts: context.record.attempts - context.record.stale,
-        begins: begins.unwrap_or(now),
-        due,
+        pause: pause.unwrap_or_default(),
+        left: context.due(&upstream).saturating_duration_since(now),
     };
     let budget = || upstream.take_retry(now);
     match retry::decide(&upstream.params().retry, &attempt, budget) {
@@ -81,7 +79,7 @@ pub(super) fn decide(session: &Session, context: &mut Context, failure: Failure)
             // An idle connection that was closed is no sign of anything, and a shortage is the proxy's own.
             let is_backends = !matches!(failure.reason, Reason::Stale | Reason::Shortage);
             context.avoided = is_backends.then_some(index);
-            context.pause_until = begins;
+            context.pause_until = pause.map(|pause| now + pause);
             true
         }
         Decision::Never => false,

@@ -109,6 +109,8 @@ pub struct Upstream {
     slots: Mutex<Slots>,
     service: ServiceTime,
     retries: Mutex<Budget>,
+    /// When it was made; `retries` counts from here.
+    made: Instant,
     events: Events,
     /// The requests that ended without a backend.
     pub unassigned: RequestCounts,
@@ -140,9 +142,9 @@ impl Upstream {
                 .collect(),
         };
         let rules = rules(&params.queue);
-        let now = Instant::now();
-        let slots = Slots::new(first, selection.clone(), rules, now);
-        let retries = Budget::new(params.retry.budget_percent, configured_slots(&params), now);
+        let made = Instant::now();
+        let slots = Slots::new(first, selection.clone(), rules, made);
+        let retries = Budget::new(params.retry.budget_percent, configured_slots(&params));
         Arc::new(Self {
             params,
             backends,
@@ -152,6 +154,7 @@ impl Upstream {
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
             retries: Mutex::new(retries),
+            made,
             events,
             unassigned: RequestCounts::default(),
             times: RequestTimes::default(),
@@ -273,7 +276,8 @@ impl Upstream {
     /// Takes one of the retries that may cost backends work, if there is one left.
     pub fn take_retry(&self, now: Instant) -> bool {
         let requests = self.slots.lock().requests();
-        self.retries.lock().take(requests, now)
+        let age = now.saturating_duration_since(self.made);
+        self.retries.lock().take(requests, age)
     }
 
     /// Whether a backend other than this one is eligible.

@@ -297,19 +297,41 @@ async fn a_backend_that_is_the_only_one_left_is_given_time() {
     assert!(alone >= several + 500.millis(), "{alone:?} {several:?}");
 }
 
-/// Every other request meets the bad one first, and never twice while another serves.
+/// As many clients as slots and as many as it takes to make a queue: where the others are busy, it waits for them.
 #[tokio::test]
 async fn a_retry_does_not_come_back_to_the_backend_that_failed_it() {
-    let bad = backend("bad").status(503).start().await;
-    let group = [backend("a").start().await, backend("b").start().await];
-    let lb = retrying(
-        [&bad, &group[0], &group[1]],
-        json!({ "on": [503], "budget_percent": 100 }),
-    );
-    let lb = lb.start().await;
-    let tally = load(lb.address()).clients(20).requests_each(20).run().await;
-    tally.assert_none_failed();
-    assert_eq!(begun(&group), 400);
-    lb.has_freed_all().await;
-    assert_eq!(bad.overlap(), 1);
+    for clients in [3, 9] {
+        let bad = backend("bad").status(503).start().await;
+        let start = async |name| backend(name).takes(10.millis()).start().await;
+        let group = [start("a").await, start("b").await];
+        let retry = json!({ "on": [503], "budget_percent": 100 });
+        let lb = retrying([&bad, &group[0], &group[1]], retry).start().await;
+        let tally = load(lb.address()).clients(clients);
+        let tally = tally.requests_each(20).run().await;
+        tally.assert_none_failed();
+        assert_eq!(begun(&group), clients * 20);
+        let retries = scrape(lb.site().admin()).await;
+        let retries = retries.sum("maitred_retries_total", &["reason=\"503\""]);
+        assert_eq!(retries, bad.begun() as f64, "each left at once");
+        assert!(bad.begun() <= clients * 20);
+        lb.has_freed_all().await;
+        assert_eq!(bad.overlap(), 1);
+    }
+}
+
+/// The other one is stuck: after a while the one that failed gets another chance.
+#[tokio::test]
+async fn a_retry_comes_back_when_no_other_backend_has_a_slot_for_long() {
+    let bad = backend("bad").breaks_off_first(1).start().await;
+    let stuck = backend("stuck").held().start().await;
+    let lb = retrying([&stuck, &bad], json!({})).start().await;
+    let mut first = lb.connect().await;
+    first.send(&get("/home")).await.unwrap();
+    stuck.working_on(1).await;
+    let from = Instant::now();
+    let answer = lb.ask(get("/home")).await;
+    let took = from.elapsed();
+    assert_eq!((answer.status, answer.backend()), (200, Some("bad")));
+    assert!(took >= 1.secs() && took < 3.secs(), "{took:?}");
+    stuck.release(1);
 }
