@@ -223,6 +223,28 @@ async fn a_retry_is_explained_attempt_by_attempt_and_who_was_passed_over_with_th
 }
 
 #[tokio::test]
+async fn an_answer_that_was_turned_down_is_explained_and_why_the_next_was_not() {
+    let a = backend("a").status(503).start().await;
+    let lb = explaining([&a])
+        .key("maitred.upstreams.web.retry.on", json!([503]))
+        .key("maitred.upstreams.web.retry.attempts", 2)
+        .start()
+        .await;
+    let (status, again) = ask(&lb, "again").await;
+    assert_eq!((status, &again["attempts_made"]), (503, &json!(2)));
+    let told = |attempt: usize| {
+        let attempt = &again["attempts"][attempt];
+        [&attempt["failed"], &attempt["retry_denied"]].map(Value::clone)
+    };
+    assert_eq!(told(0), [json!("503"), Value::Null]);
+    assert_eq!(told(1), [Value::Null, json!("attempts")]);
+    let text = text_of(&lb, "again").await;
+    for line in ["failed: 503", "not tried again: attempts"] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[tokio::test]
 async fn refusals_and_time_outs_are_explained_with_the_reason_of_the_answer() {
     let a = backend("a").takes(2.secs()).start().await;
     let lb = explaining([&a])
