@@ -2,12 +2,12 @@
 //!
 //! A bucket of tokens, as in Finagle's `RetryBudget` and tower's `Budget`; one token is one retry. It begins
 //! full, holds as many as the upstream has slots ([`FLOOR_MIN`] at the least: so many can be lost at one blow),
-//! and each request that comes adds `percent` hundredths of one; or, where that is more, time adds as many as
+//! and each request that is served adds `percent` hundredths of one; or, where that is more, time adds as many as
 //! fill it in [`REFILL`], so that an upstream with little traffic has some, too. So in any period there are at
 //! most `percent` per cent of its requests, or that trickle, and once the floor.
 //!
-//! Nothing is counted for it on the way of a request that succeeds: the bucket looks at a counter that is there
-//! anyway, and only when a retry is wanted.
+//! A request that is refused adds nothing, and a retry neither. Nothing is done for it on the way of a request that
+//! succeeds: the bucket looks at the number of requests only when a retry is wanted.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Budget {
         }
     }
 
-    /// Takes a token, if there is one. `requests`: how many have come until now, which is so long after the
+    /// Takes a token, if there is one. `requests`: how many were served until now, which is so long after the
     /// bucket was new.
     pub fn take(&mut self, requests: u64, now: Duration) -> bool {
         let more = requests.saturating_sub(self.requests) as f64 * f64::from(self.percent) / 100.0;

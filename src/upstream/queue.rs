@@ -77,6 +77,8 @@ pub(super) struct Queue<C> {
     returned: List,
     returns: Chains<1, Return>,
     waiting: usize,
+    /// How many were called from a line.
+    first_turns: u64,
 }
 
 /// One that comes again.
@@ -109,12 +111,18 @@ impl<C> Queue<C> {
             returned: List::default(),
             returns: Chains::new(),
             waiting: 0,
+            first_turns: 0,
         }
     }
 
     /// How many wait, not counting those already called.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// How many had their turn for the first time.
+    pub(super) fn first_turns(&self) -> u64 {
+        self.first_turns
     }
 
     pub(super) fn tally(&self) -> Tally {
@@ -185,7 +193,7 @@ impl<C> Queue<C> {
     pub(super) fn call_next(&mut self, call: C, now: Option<Instant>) -> Option<Waker> {
         let returned = self.returned.head();
         let index = returned.or_else(|| self.lines.next(now))?;
-        self.call(Place(index), call)
+        self.call_in_turn(index, call)
     }
 
     /// The same, for a slot of this backend: nobody whom it failed. To be asked before:
@@ -198,6 +206,11 @@ impl<C> Queue<C> {
     ) -> Option<Waker> {
         let willing = self.first_willing(backend);
         let index = willing.or_else(|| self.lines.next(now))?;
+        self.call_in_turn(index, call)
+    }
+
+    fn call_in_turn(&mut self, index: usize, call: C) -> Option<Waker> {
+        self.first_turns += u64::from(self.entries[index].line.is_some());
         self.call(Place(index), call)
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Slots {
     selection: Arc<Selection>,
     queue: Queue<Call>,
     next_ticket: u64,
+    /// How many requests had a slot without waiting when they came for the first time.
+    seated_at_once: u64,
     /// How many backends are available.
     available: usize,
     /// How many are admitted, and ejected.
@@ -91,6 +93,7 @@ impl Slots {
             selection,
             queue: Queue::new(rules),
             next_ticket: 0,
+            seated_at_once: 0,
             available: 0,
             eligible: 0,
             ejected: 0,
@@ -112,9 +115,9 @@ impl Slots {
         self.queue.waiting()
     }
 
-    /// How many requests have asked for a slot.
+    /// How many requests were given a slot, however often.
     pub(super) fn requests(&self) -> u64 {
-        self.next_ticket
+        self.seated_at_once + self.queue.first_turns()
     }
 
     /// Who waits.
@@ -192,6 +195,7 @@ impl Slots {
             _ => self.select(),
         };
         if let Some(index) = seated {
+            self.seated_at_once += u64::from(matches!(ask, Ask::First(_)));
             return Arrival::Seated(index);
         }
         if !self.is_anyone_admitted() {

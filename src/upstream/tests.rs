@@ -78,6 +78,30 @@ fn a_full_queue_refuses_newcomers_but_not_a_retry() {
     assert!(look(&mut retry).is_ready());
 }
 
+/// What is sent again is no request more, and what is refused is none.
+#[test]
+fn the_budget_goes_by_the_requests_that_had_a_slot() {
+    let upstream = upstream(&[1], 1);
+    let requests = || upstream.slots.lock().requests();
+    let lease = seated(&upstream);
+    let (ticket, mut turn) = (lease.ticket(), waiting(&upstream));
+    assert!(matches!(upstream.arrive(first()), Arrival::Refused(_)));
+    assert_eq!(requests(), 1);
+    drop(lease);
+    assert!(look(&mut turn).is_ready());
+    assert_eq!(requests(), 2);
+    let now = Instant::now();
+    while upstream.take_retry(now) {}
+    for _ in 0..4 {
+        drop(upstream.arrive(Ask::Again(ticket, None)));
+        assert!(!upstream.take_retry(now));
+    }
+    for _ in 0..5 {
+        drop(seated(&upstream));
+    }
+    assert!(upstream.take_retry(now) && !upstream.take_retry(now));
+}
+
 #[test]
 fn a_retry_leaves_the_backend_that_failed_it() {
     for (_, balance) in Balance::ALL {

@@ -255,6 +255,27 @@ async fn no_more_is_sent_again_than_the_budget_has() {
     }
 }
 
+/// More requests than can be served, and all fail: most are turned away, and add nothing to what the others
+/// may be sent again.
+#[tokio::test]
+async fn under_overload_the_budget_goes_by_what_is_sent() {
+    let start = async |name| backend(name).status(503).takes(20.millis()).start().await;
+    let group = [start("a").await, start("b").await, start("c").await];
+    let lb = retrying(&group, json!({ "on": [503] })).queue(10).alone();
+    let lb = lb.start().await;
+    let from = Instant::now();
+    open_loop(&lb, 2_000).await;
+    // The floor of an upstream of three slots, and what comes in time.
+    let floor = 10 + from.elapsed().as_secs() as usize;
+    let label = "reason=\"503\"";
+    let page = scrape(lb.site().admin()).await;
+    let retries = page.sum("maitred_retries_total", &[label]) as usize;
+    let requests = begun(&group) - retries;
+    println!("{requests} requests, {retries} of them sent again");
+    assert!(requests < 1_000 && retries >= requests / 5);
+    assert!(retries <= requests / 5 + floor, "{retries} of {requests}");
+}
+
 #[tokio::test]
 async fn nothing_is_sent_again_past_the_requests_deadline() {
     for (pause, waits) in [("1", true), ("60", false)] {
