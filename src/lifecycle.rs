@@ -139,6 +139,13 @@ pub fn log_to_stderr(default: &str) {
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
 pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, events: Events) {
+    // Who is told that the process is ready may send SIGUSR1 before `reopen_at_signal` listens; tokio never takes
+    // back a handler that it was once asked for. Not earlier: Pingora's daemon tells its parent by that signal, and
+    // tokio's signals before a fork would reach either of them.
+    let survived = signal(SignalKind::user_defined1());
+    if let Err(error) = survived {
+        warn!(%error, "SIGUSR1 will end this process");
+    }
     // Port 0 is the system's choice, which nobody is told.
     for listener in listeners
         .into_iter()
@@ -160,20 +167,6 @@ pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, 
     phase.advance(Phase::Running);
 }
 
-/// From here on SIGUSR1 does not end the process, though nothing is done about it before [`reopen_at_signal`]: tokio never
-/// takes back a handler that it was once asked for.
-///
-/// # Errors
-/// When the system refuses it.
-pub fn survive_reopening() -> io::Result<()> {
-    // A runtime without threads, for Pingora may fork.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let _inside = runtime.enter();
-    signal(SignalKind::user_defined1()).map(drop)
-}
-
 /// Has the access log's file opened anew at each SIGUSR1, after who moves it away has done so. A log that is no file
 /// takes no harm of it.
 pub async fn reopen_at_signal(access_log: AccessLog) {
@@ -183,7 +176,7 @@ pub async fn reopen_at_signal(access_log: AccessLog) {
                 access_log.reopen().await;
             }
         }
-        Err(error) => warn!(%error, "SIGUSR1 will end this process"),
+        Err(error) => warn!(%error, "the access log is not opened anew at SIGUSR1"),
     }
 }
 

@@ -88,7 +88,6 @@ fn serve(config: Config) -> Result<()> {
     let process = Arc::new(Process::new(config.fingerprint()));
     let config = Arc::new(config);
     raise_open_file_limit();
-    lifecycle::survive_reopening().context("watching for SIGUSR1")?;
     // A daemon changes its working directory.
     let file = HealthFile::open(std::path::absolute(&config.health.file)?);
     let events = Events::default();
