@@ -98,12 +98,7 @@ fn serve(config: Config) -> Result<()> {
     let (departures, departures_poll) = Departures::new().context("watching clients")?;
     let (access_log, writer) = open_access_log(&config.access_log, counters.log_dropped.clone())?;
     let phase = PhaseSwitch::new();
-    let grace = Duration::from_secs(
-        config
-            .server
-            .grace_period_seconds
-            .unwrap_or(PINGORA_GRACE_SECONDS),
-    );
+    let grace = grace(&config);
     let lifecycle = Lifecycle::new(
         current.clone(),
         connections.clone(),
@@ -115,12 +110,7 @@ fn serve(config: Config) -> Result<()> {
     let shutdown_signal = lifecycle.signal_watch();
 
     let explanations = Explanations::new(config.explain.capacity);
-    let mut conf = config.server.server_conf();
-    // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
-    conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    // As a service, or a parent that waits for its daemon would never hear from it.
-    server.bootstrap_as_a_service();
+    let mut server = server(&config, grace);
     let proxy = Proxy::new(
         current.clone(),
         departures.clone(),
@@ -165,6 +155,23 @@ fn serve(config: Config) -> Result<()> {
     server.add_service(task("threads", threads));
     server.run(RunArgs { shutdown_signal });
     Ok(())
+}
+
+/// How long a proxy that is stopped goes on serving.
+fn grace(config: &Config) -> Duration {
+    let seconds = config.server.grace_period_seconds;
+    Duration::from_secs(seconds.unwrap_or(PINGORA_GRACE_SECONDS))
+}
+
+/// Pingora's server, without services yet.
+fn server(config: &Config, grace: Duration) -> Server {
+    let mut conf = config.server.server_conf();
+    // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
+    conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    // As a service, or a parent that waits for its daemon would never hear from it.
+    server.bootstrap_as_a_service();
+    server
 }
 
 /// Decides everything once, before Pingora and its threads are there.
