@@ -36,7 +36,8 @@ pub(super) async fn until_reinstated(upstream: Arc<Upstream>, index: BackendInde
         if accepts(&upstream, index).await {
             return reinstate(&upstream, index, ejected_at);
         }
-        trial += 1;
+        // Anew where nobody else was eligible: all that were lost at one blow come back as soon as the first does.
+        trial = if others_eligible { trial + 1 } else { 0 };
         steps = 0;
     }
 }
