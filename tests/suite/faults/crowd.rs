@@ -242,6 +242,12 @@ impl Times {
         self.quantile(0.99)
     }
 
+    /// Zero where there are none.
+    pub fn mean(&self) -> Duration {
+        let count = self.0.len().max(1) as u32;
+        self.0.iter().sum::<Duration>() / count
+    }
+
     pub fn longest(&self) -> Duration {
         self.quantile(1.0)
     }

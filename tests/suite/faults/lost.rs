@@ -27,6 +27,8 @@ const AFTER: Duration = Duration::from_secs(5);
 const FIRST_WITHIN: Duration = Duration::from_millis(600);
 const NORMAL_WITHIN: Duration = Duration::from_secs(2);
 const NOISE: Duration = Duration::from_millis(250);
+/// To a backend with one slot in its first second: for trials, and for what came after one that was closed.
+const CONNECTIONS_MAX: usize = 5;
 const ATTEMPTS_MAX: f64 = 1.2;
 
 /// How all three fail.
@@ -173,15 +175,16 @@ async fn all_three_are_lost(loss: Loss) {
     );
     assert!(until_first <= FIRST_WITHIN + NOISE, "{until_first:?}");
     assert!(
-        again.p99() <= normal.p99() + NOISE,
+        again.p99() <= normal.p99().mul_f64(1.25) + NOISE,
         "{:?} after {:?}",
         again.p99(),
         normal.p99()
     );
+    assert!(connections <= CONNECTIONS_MAX, "{connections}");
     for backend in &scene.group {
         assert_eq!(backend.overlap(), 1, "{}", backend.name());
     }
-    assert_shed_in_order(loss, &outcomes, normal.p99());
+    assert_shed_in_order(loss, &outcomes, begun, normal.p99());
 }
 
 /// What became of those that ended before, during, and after.
@@ -208,11 +211,17 @@ fn ended_in(outcomes: &[Outcome], moments: &Moments) -> String {
     format!("{counts:#?}")
 }
 
-/// Whoever is refused a place is told so, and when to come back: at the soonest when those who wait could have
-/// been served by all three, at the latest when one of them has served them alone. Other failures are what
-/// the backends said.
-fn assert_shed_in_order(loss: Loss, outcomes: &[Outcome], wait: Duration) {
-    let seconds = wait.as_secs()..=(wait * 3 + NOISE).as_secs() + 1;
+/// Whoever is refused a place is told so, and when to come back: no sooner than before, when all three served those
+/// who wait, and at the latest when one of them has served them alone. Other failures are what the backends
+/// said.
+fn assert_shed_in_order(loss: Loss, outcomes: &[Outcome], begun: Instant, wait: Duration) {
+    let told = |one: &Outcome| match one.end {
+        End::Refused { retry_after, .. } => retry_after,
+        _ => None,
+    };
+    let before = outcomes.iter().filter(|one| one.ended < begun);
+    let soonest = before.filter_map(told).min().expect("the queue was full");
+    let seconds = soonest..=(wait * 3 + NOISE).as_secs() + 1;
     for one in outcomes.iter().filter(|one| !one.is_served()) {
         let End::Refused {
             status,

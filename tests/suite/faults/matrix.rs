@@ -5,11 +5,14 @@
 //! 100, where nobody does. What is compared:
 //! - *before*: the 99th percentile before the fault;
 //! - *during*: the longest that began or ended while the fault lasted. It may take what the fault may cost (the
-//!   timeout that finds it out) beside what it took before;
+//!   timeout that finds it out, or what the work takes that was for nothing, and that twice: what breaks off on a
+//!   connection that was kept says nothing against its backend) beside what it took before;
 //! - *settled*: the 99th percentile of those that began when the fault had lasted for that timeout and [`FOUND_OUT`].
+//!   It is as before. (A backend that restarts all the time is found out anew each time.)
 //!
-//! With one slot each, two backends instead of three make everybody wait half as long again (and a bit, as the
-//! queue is not shorter meanwhile); that is what [`TWO_OF_THREE`] stands for. [`NOISE`] is the machine's.
+//! With one slot each, two backends instead of three make everybody wait half as long again: [`TWO_OF_THREE`]. What
+//! the machine does is measured at the same time, by requests to an upstream with which nothing is wrong: where
+//! those take longer than before, all others may, too, in the same proportion.
 
 use std::time::{Duration, Instant};
 
@@ -20,15 +23,16 @@ use crate::harness::{
 };
 
 const CLIENTS: usize = 200;
-const WARM_UP: Duration = Duration::from_millis(700);
-const BEFORE: Duration = Duration::from_millis(1500);
+/// Longer than any request takes: all of them begin at once.
+const WARM_UP: Duration = Duration::from_millis(1200);
+const BEFORE: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(4);
-const AFTER: Duration = Duration::from_millis(500);
+const AFTER: Duration = Duration::from_millis(200);
 
-/// What two backends take where three took one.
+/// What two backends take where three took one, and a bit.
 const TWO_OF_THREE: f64 = 1.6;
-/// What programs in debug builds on two busy cores may add.
-const NOISE: Duration = Duration::from_millis(250);
+/// What programs in debug builds may add to a single request.
+const NOISE: Duration = Duration::from_millis(200);
 /// Time for failures to add up to an ejection.
 const FOUND_OUT: Duration = Duration::from_secs(1);
 /// Longest until a backend that is well again has requests again.
@@ -41,6 +45,7 @@ struct Row {
     lasts: Duration,
     /// A client may see its answer break off after the header.
     cuts_answers: bool,
+    settles: bool,
 }
 
 const fn row(trouble: Trouble) -> Row {
@@ -49,6 +54,7 @@ const fn row(trouble: Trouble) -> Row {
         costs: Duration::ZERO,
         lasts: LASTS,
         cuts_answers: false,
+        settles: true,
     }
 }
 
@@ -63,6 +69,11 @@ impl Row {
         self
     }
 
+    const fn never_settles(mut self) -> Self {
+        self.settles = false;
+        self
+    }
+
     const fn cuts_answers(mut self) -> Self {
         self.cuts_answers = true;
         self
@@ -70,13 +81,14 @@ impl Row {
 
     async fn holds(self) {
         // A slot's work is such that 200 clients keep the slots busy and the processors not.
-        self.holds_with(1, 10.millis()).await;
-        self.holds_with(100, 150.millis()).await;
+        self.holds_with(1, 15.millis()).await;
+        self.holds_with(100, 300.millis()).await;
     }
 
     async fn holds_with(&self, slots: u32, work: Duration) {
         let mut scene = Scene::of(self.trouble, slots, work).await;
         let crowd = Crowd::of(CLIENTS, scene.lb.address(), || get("/home"));
+        let control = Crowd::of(1, scene.lb.address(), || get("/control"));
         tokio::time::sleep(WARM_UP).await;
         let warm = Instant::now();
         tokio::time::sleep(BEFORE).await;
@@ -91,18 +103,17 @@ impl Row {
         .await;
         tokio::time::sleep(AFTER).await;
         let outcomes = crowd.ends().await;
-        let seen = Seen::of(
-            &outcomes,
-            [warm, begun, ended],
-            self.costs + work + FOUND_OUT,
-        );
+        let moments = [warm, begun, ended];
+        let seen = Seen::of(&outcomes, moments, self.costs + work + FOUND_OUT);
+        let control = Seen::of(&control.ends().await, moments, Duration::ZERO);
+        let slower = control.during.mean().as_secs_f64() / control.before.mean().as_secs_f64();
         println!(
-            "{:?}, {slots} slots: {}; it serves again after {back:.1?}",
+            "{:?}, {slots} slots: {}; it serves again after {back:.1?}; the control took {slower:.2} of its time",
             self.trouble,
             seen.said()
         );
         self.assert_nothing_shows(&outcomes);
-        self.assert_in_time(&seen, slots, work);
+        self.assert_in_time(&seen, slots, work, slower.max(1.0));
         scene.assert_no_more_at_once_than(slots as usize);
     }
 
@@ -118,18 +129,18 @@ impl Row {
         assert!(shown.is_empty(), "{} see it: {first:?}", shown.len());
     }
 
-    fn assert_in_time(&self, seen: &Seen, slots: u32, work: Duration) {
+    fn assert_in_time(&self, seen: &Seen, slots: u32, work: Duration, slower: f64) {
         let share = if slots == 1 { TWO_OF_THREE } else { 1.0 };
-        let usual = seen.before.p99().mul_f64(share) + NOISE;
+        let usual = seen.before.p99().mul_f64(share * slower) + NOISE;
         let longest = seen.during.longest();
-        let failed_attempt = self.costs + work;
+        let in_vain = self.costs + work.mul_f64(2.0 * slower);
         assert!(
-            longest <= usual + failed_attempt,
+            longest <= usual + in_vain,
             "{longest:?} with {usual:?} as usual"
         );
         let settled = seen.settled.p99();
         assert!(
-            settled <= usual,
+            !self.settles || settled <= usual,
             "settled {settled:?} with {usual:?} as usual"
         );
     }
@@ -153,7 +164,7 @@ impl Seen {
         let failed = outcomes.iter().filter(|one| !one.is_served());
         let (cut, failed) = (cut.count(), failed.count());
         Self {
-            before: times(&|one| one.begun >= warm && one.ended < begun),
+            before: times(&|one| one.ended >= warm && one.ended < begun),
             during: times(&|one| one.ended >= begun && one.begun < ended),
             settled: times(&|one| one.begun >= begun + settles && one.begun < ended),
             count: outcomes.len(),
@@ -183,6 +194,7 @@ impl Seen {
 }
 
 const ANSWERS_LATE: Duration = HEADER_WITHIN;
+const RESTARTED: Row = row(Trouble::Restarted).never_settles();
 
 #[tokio::test]
 #[ignore = "takes 15 s"]
@@ -199,13 +211,13 @@ async fn nobody_sees_that_a_backend_is_stopped() {
 #[tokio::test]
 #[ignore = "takes 25 s"]
 async fn nobody_sees_that_a_backend_restarts_every_two_seconds() {
-    row(Trouble::Restarted).lasts(8.secs()).holds().await;
+    RESTARTED.lasts(8.secs()).holds().await;
 }
 
 #[tokio::test]
 #[ignore = "takes 70 s: tests/figures.sh"]
 async fn soak_nobody_sees_that_a_backend_restarts_for_30_s() {
-    row(Trouble::Restarted).lasts(30.secs()).holds().await;
+    RESTARTED.lasts(30.secs()).holds().await;
 }
 
 #[tokio::test]

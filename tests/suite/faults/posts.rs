@@ -58,7 +58,7 @@ async fn posts_are_done_once(trouble: Trouble, requests: usize) -> usize {
     let outcomes = crowd.ends().await;
     settles(&scene).await;
     let seen = scene.seen();
-    let unread = unread(&scene, trouble, &seen);
+    let unread = unread(&scene, trouble);
     println!("{trouble:?}: {}", said(&outcomes, &seen, unread));
     assert_done_once(&outcomes, &seen);
     assert_failures_are_the_sick_ones(&outcomes, &seen, unread);
@@ -80,16 +80,13 @@ async fn settles(scene: &Scene) {
 
 /// How many requests may have been sent to the sick one that it could not note: to a connection that it had reset
 /// before it read it, or when it was killed, one for each slot.
-fn unread(scene: &Scene, trouble: Trouble, seen: &Seen) -> usize {
+fn unread(scene: &Scene, trouble: Trouble) -> usize {
     match trouble {
         Trouble::Killed | Trouble::Restarted => scene.kills * SLOTS as usize,
         Trouble::Has(Fault::ResetOnAccept) => scene
             .connections_of_sick()
             .expect("it is inside, and counts them"),
-        Trouble::Stopped | Trouble::Unreachable | Trouble::Has(_) => {
-            let _ = seen;
-            0
-        }
+        Trouble::Stopped | Trouble::Unreachable | Trouble::Has(_) => 0,
     }
 }
 

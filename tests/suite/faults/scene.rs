@@ -65,6 +65,8 @@ impl Server for Member<'_> {
 pub struct Scene {
     sick: Sick,
     well: [Backend; 2],
+    /// One of an upstream of its own, `/control`, with which nothing is ever wrong.
+    _control: Backend,
     /// How often the sick one was killed.
     pub kills: usize,
     // Last: it holds the room.
@@ -96,6 +98,7 @@ impl Scene {
             backend("well").takes(work).start().await,
             backend("fine").takes(work).start().await,
         ];
+        let control = backend("control").takes(work).start().await;
         let first = match &sick {
             Sick::Inside(backend) => Member::Inside(backend),
             Sick::Process(process) => Member::Process(process),
@@ -109,6 +112,7 @@ impl Scene {
         ]);
         let mut builder = proxy()
             .upstream("web", &members)
+            .upstream("control", [&control])
             .key("maitred.upstreams.web.retry", json!({ "on": on }))
             .connect_timeout(CONNECTED_WITHIN)
             .response_header_timeout(work + HEADER_WITHIN);
@@ -119,6 +123,7 @@ impl Scene {
         Self {
             sick,
             well,
+            _control: control,
             kills: 0,
             lb,
         }
