@@ -227,7 +227,7 @@ async fn names_that_resolve_or_do_not_are_told() {
 #[tokio::test]
 async fn the_life_of_the_process_is_told_to_its_end() {
     let a = backend("a").held().start().await;
-    let lb = proxy().upstream("web", [&a]).grace(1.secs()).start().await;
+    let lb = proxy().upstream("web", [&a]).grace(3.secs()).start().await;
     let address = lb.address().to_string();
     saw(&lb, json!({ "kind": "listening", "address": address })).await;
     let mut client = lb.connect().await;
@@ -240,7 +240,7 @@ async fn the_life_of_the_process_is_told_to_its_end() {
     while seen.last().is_none_or(|kind| kind != "grace_over") {
         let (kind, _, event) = follower.next().await;
         if kind == "stopping" {
-            assert_eq!(event["grace_seconds"], 1);
+            assert_eq!(event["grace_seconds"], 3);
         }
         seen.push(kind);
     }
