@@ -12,14 +12,14 @@
 //!
 //! With one slot each, two backends instead of three make everybody wait half as long again: [`TWO_OF_THREE`]. What
 //! the machine does is measured at the same time, by requests to an upstream with which nothing is wrong: where
-//! those take longer than before, all others may, too, in the same proportion.
+//! those take longer than they should, times say nothing, and the row is tried again.
 
 use std::time::{Duration, Instant};
 
 use super::crowd::{Crowd, End, Outcome, Times};
 use super::scene::{CONNECTED_WITHIN, HEADER_WITHIN, SICK, Scene, Trouble};
 use crate::harness::{
-    Fault, Room, Units, get, is_in_own_network, may_drop_packets, run_in_own_network, until,
+    Fault, Room, Units, get, is_in_own_network, may_drop_packets, run_in_own_network, scrape, until,
 };
 
 const CLIENTS: usize = 200;
@@ -35,6 +35,8 @@ const TWO_OF_THREE: f64 = 1.6;
 const NOISE: Duration = Duration::from_millis(200);
 /// Time for failures to add up to an ejection.
 const FOUND_OUT: Duration = Duration::from_secs(1);
+/// How often a row is tried on a busy machine.
+const TRIES: usize = 3;
 /// Longest until a backend that is well again has requests again.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
@@ -82,10 +84,22 @@ impl Row {
     async fn holds(self) {
         // A slot's work is such that 200 clients keep the slots busy and the processors not.
         self.holds_with(1, 15.millis()).await;
-        self.holds_with(100, 300.millis()).await;
+        self.holds_with(100, 500.millis()).await;
     }
 
     async fn holds_with(&self, slots: u32, work: Duration) {
+        for _ in 0..TRIES {
+            let (seen, control) = self.seen_with(slots, work).await;
+            if is_quiet(&control, work) {
+                return self.assert_in_time(&seen, slots, work);
+            }
+            println!("the machine is busy, as the control shows: {}", control.said());
+        }
+        println!("{:?}, {slots} slots: times were not judged", self.trouble);
+    }
+
+    /// What the 200 and the control saw; asserts all but times.
+    async fn seen_with(&self, slots: u32, work: Duration) -> (Seen, Seen) {
         let mut scene = Scene::of(self.trouble, slots, work).await;
         let crowd = Crowd::of(CLIENTS, scene.lb.address(), || get("/home"));
         let control = Crowd::of(1, scene.lb.address(), || get("/control"));
@@ -105,16 +119,20 @@ impl Row {
         let outcomes = crowd.ends().await;
         let moments = [warm, begun, ended];
         let seen = Seen::of(&outcomes, moments, self.costs + work + FOUND_OUT);
-        let control = Seen::of(&control.ends().await, moments, Duration::ZERO);
-        let slower = control.during.mean().as_secs_f64() / control.before.mean().as_secs_f64();
+        let page = scrape(scene.lb.site().admin()).await;
+        let retries = page.sum("maitred_retries_total", &[]);
+        let denied = page.sum("maitred_retries_denied_total", &[]);
         println!(
-            "{:?}, {slots} slots: {}; it serves again after {back:.1?}; the control took {slower:.2} of its time",
+            "{:?}, {slots} slots: {}; {retries} sent again, {denied} not; it serves again after {back:.1?}",
             self.trouble,
             seen.said()
         );
         self.assert_nothing_shows(&outcomes);
-        self.assert_in_time(&seen, slots, work, slower.max(1.0));
         scene.assert_no_more_at_once_than(slots as usize);
+        (
+            seen,
+            Seen::of(&control.ends().await, moments, Duration::ZERO),
+        )
     }
 
     /// Of what could have been hidden.
@@ -129,11 +147,11 @@ impl Row {
         assert!(shown.is_empty(), "{} see it: {first:?}", shown.len());
     }
 
-    fn assert_in_time(&self, seen: &Seen, slots: u32, work: Duration, slower: f64) {
+    fn assert_in_time(&self, seen: &Seen, slots: u32, work: Duration) {
         let share = if slots == 1 { TWO_OF_THREE } else { 1.0 };
-        let usual = seen.before.p99().mul_f64(share * slower) + NOISE;
+        let usual = seen.before.p99().mul_f64(share) + NOISE;
         let longest = seen.during.longest();
-        let in_vain = self.costs + work.mul_f64(2.0 * slower);
+        let in_vain = self.costs + work * 2;
         assert!(
             longest <= usual + in_vain,
             "{longest:?} with {usual:?} as usual"
@@ -144,6 +162,13 @@ impl Row {
             "settled {settled:?} with {usual:?} as usual"
         );
     }
+}
+
+/// Whether requests that have nothing to do with the fault took little longer than their work.
+fn is_quiet(control: &Seen, work: Duration) -> bool {
+    [&control.before, &control.during].iter().all(|times| {
+        times.mean() <= work.mul_f64(1.15) + 5.millis() && times.longest() <= work + NOISE
+    })
 }
 
 /// What the clients have seen.
@@ -197,19 +222,19 @@ const ANSWERS_LATE: Duration = HEADER_WITHIN;
 const RESTARTED: Row = row(Trouble::Restarted).never_settles();
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn nobody_sees_that_a_backend_is_killed() {
     row(Trouble::Killed).holds().await;
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn nobody_sees_that_a_backend_is_stopped() {
     row(Trouble::Stopped).costs(ANSWERS_LATE).holds().await;
 }
 
 #[tokio::test]
-#[ignore = "takes 25 s"]
+#[ignore = "takes 30 s"]
 async fn nobody_sees_that_a_backend_restarts_every_two_seconds() {
     RESTARTED.lasts(8.secs()).holds().await;
 }
@@ -221,19 +246,19 @@ async fn soak_nobody_sees_that_a_backend_restarts_for_30_s() {
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn nobody_sees_that_a_backend_resets_what_it_has_accepted() {
     row(Trouble::Has(Fault::ResetOnAccept)).holds().await;
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn nobody_sees_that_a_backend_resets_in_the_header() {
     row(Trouble::Has(Fault::ResetInHeader)).holds().await;
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn who_has_the_header_sees_that_a_backend_resets_then() {
     row(Trouble::Has(Fault::ResetAfterHeader))
         .cuts_answers()
@@ -242,13 +267,13 @@ async fn who_has_the_header_sees_that_a_backend_resets_then() {
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn nobody_sees_that_a_backend_answers_garbage() {
     row(Trouble::Has(Fault::Garbage)).holds().await;
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn who_has_the_header_sees_that_a_backend_sends_less_than_it_said() {
     row(Trouble::Has(Fault::ShortBody))
         .cuts_answers()
@@ -257,7 +282,7 @@ async fn who_has_the_header_sees_that_a_backend_sends_less_than_it_said() {
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s"]
+#[ignore = "takes 20 s"]
 async fn who_has_the_header_sees_that_a_backend_ends_in_a_chunk() {
     row(Trouble::Has(Fault::TruncatedChunk))
         .cuts_answers()
@@ -266,7 +291,7 @@ async fn who_has_the_header_sees_that_a_backend_ends_in_a_chunk() {
 }
 
 #[tokio::test]
-#[ignore = "takes 15 s; needs iptables, and leave to make namespaces (unshare)"]
+#[ignore = "takes 20 s; needs iptables, and leave to make namespaces (unshare)"]
 async fn nobody_sees_that_packets_to_a_backend_are_dropped() {
     let costs = CONNECTED_WITHIN.max(ANSWERS_LATE);
     if is_in_own_network() {
@@ -277,8 +302,11 @@ async fn nobody_sees_that_packets_to_a_backend_are_dropped() {
     }
     let _room = Room::alone().await;
     let name = "faults::matrix::nobody_sees_that_packets_to_a_backend_are_dropped";
-    let said = run_in_own_network(name, 60.secs()).await;
-    for line in said.lines().filter(|line| line.starts_with("Unreachable")) {
+    let said = run_in_own_network(name, 150.secs()).await;
+    for line in said
+        .lines()
+        .filter(|line| line.contains("Unreachable") || line.contains("busy"))
+    {
         println!("{line}");
     }
 }
