@@ -43,6 +43,7 @@ mod memory;
 mod metrics;
 mod mission;
 mod odd_files;
+mod outlier;
 mod ops;
 mod poller;
 mod poller_edits;
