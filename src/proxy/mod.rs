@@ -298,8 +298,9 @@ impl ProxyHttp for Proxy {
             attempt::end_work(session, context);
             return Ok(());
         } else if !context.held.begin(length, &self.held) {
-            // A stream may have no end: a client that leaves ends it.
+            // A stream may have no end: a client that leaves ends it, and a trial is decided by its header.
             stream.inspect(|stream| stream.serve_openly());
+            attempt::went_well(context);
         }
         attempt::await_piece(session, context, now);
         Ok(())

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::events::Events;
 use crate::health::{Report, Ruling, State};
+use crate::policy::outlier::OutlierParams;
 use crate::policy::retry::RetryParams;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +91,7 @@ pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc
                 request: TIMEOUT,
             },
             retry: RetryParams::default(),
+            outlier: OutlierParams::default(),
             busy_limit: TIMEOUT,
             sources: Arc::default(),
             backends: backends.collect(),

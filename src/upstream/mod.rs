@@ -17,6 +17,7 @@ mod idle;
 mod lease;
 mod network;
 mod news;
+mod outliers;
 mod params;
 mod queue;
 #[cfg(test)]
@@ -40,11 +41,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use pingora::Error;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
-use crate::events::{Event, Events};
+use crate::events::Events;
 use crate::health::{Ruling, Standing, Verdict};
 use crate::metrics::{RequestCounts, RequestTimes};
 use crate::policy::budget::Budget;
@@ -59,7 +59,7 @@ pub use selection::Balance;
 pub use sightings::Evidence;
 pub use socket::BackendSocket;
 pub use survey::{Counts, Finding, LISTED_MAX, Survey};
-pub use view::{BackendView, Ineligible, QueueView, UpstreamView};
+pub use view::{BackendView, Ineligible, Outage, QueueView, UpstreamView};
 pub use work::Work;
 
 use account::Terms;
@@ -241,41 +241,19 @@ impl Upstream {
     fn decided(self: &Arc<Self>, decided: (Ticket, slots::Arrival), ask: Ask) -> Arrival {
         let (ticket, arrival) = decided;
         match arrival {
-            slots::Arrival::Seated(index) => {
+            slots::Arrival::Seated(seat) => {
                 let now = match ask {
                     // Just now; another look at the clock would be one per request.
                     Ask::First(guest) => guest.since,
-                    Ask::Again(..) => Instant::now(),
+                    Ask::Again { .. } => Instant::now(),
                 };
-                Arrival::Seated(Lease::new(self.clone(), index, ticket, now))
+                Arrival::Seated(Lease::new(self.clone(), seat, ticket, now))
             }
             slots::Arrival::Waiting(place, displaced) => {
                 wake(displaced);
                 Arrival::Waiting(Turn::new(self.clone(), place, ticket))
             }
             slots::Arrival::Refused(refusal) => Arrival::Refused(refusal),
-        }
-    }
-
-    /// A connection to the backend failed with `error`. If that was the backend's fault, takes it
-    /// out at once and starts trials that bring it back; says whether it was. To be called before
-    /// the lease is dropped: otherwise the head of the queue is handed the dead backend. Needs a
-    /// tokio runtime.
-    pub fn connect_failed(self: &Arc<Self>, index: BackendIndex, error: &Error) -> bool {
-        let is_backends_fault = connect::is_backends_fault(error);
-        if is_backends_fault {
-            self.eject(index, connect::cause(error));
-        }
-        is_backends_fault
-    }
-
-    /// The backend closed a fresh connection without a byte of an answer. Such a backend frees its slot at
-    /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
-    /// is left. To be called before the lease is dropped, as [`Upstream::connect_failed`].
-    pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
-        let again = self.backend(index).count_broken_off();
-        if again && self.is_other_eligible(index) {
-            self.eject(index, "broken_off");
         }
     }
 
@@ -289,20 +267,6 @@ impl Upstream {
     /// Whether a backend other than this one is eligible.
     pub fn is_other_eligible(&self, index: BackendIndex) -> bool {
         self.slots.lock().is_other_eligible(index)
-    }
-
-    fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
-        let ejected = self.slots.lock().eject(index, Instant::now());
-        if let Some(wakers) = ejected {
-            wake(wakers);
-            self.backend(index).ejections.add();
-            self.events.publish(Event::BackendEjected {
-                upstream: self.params.name.clone(),
-                backend: self.backend(index).name().clone(),
-                cause,
-            });
-            tokio::spawn(trial::until_reinstated(self.clone(), index));
-        }
     }
 
     /// Refuses everyone who waits and everyone who comes: the process stops.

@@ -7,12 +7,13 @@
 //! Invariants, checked by [`Slots::check`] in the tests:
 //! - somebody waits only while nobody is available, or only the backend that failed it: a slot that becomes free is *handed* to the
 //!   head of the queue under the same lock, so a newcomer can never overtake;
+//! - nobody waits who may be the trial of a backend that is to have one: it goes to whoever comes first;
 //! - no backend has more in flight than slots, unless its slots were lowered meanwhile;
 //! - wakers are returned, not woken: the lock is never held while other code runs.
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora_load_balancing::LoadBalancer;
 
@@ -22,19 +23,34 @@ use super::selection::{Candidate, Selection, Selector};
 use super::survey::{Counts, Finding, Survey};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
+use crate::policy::outlier::{Cause, Ejection, OutlierParams, Tending};
+
+/// A slot of a backend that is a request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) index: BackendIndex,
+    /// What becomes of this request decides whether the backend is back: the number of the trial.
+    pub(super) trial: Option<u32>,
+}
+
+impl From<BackendIndex> for Seat {
+    fn from(index: BackendIndex) -> Self {
+        Self { index, trial: None }
+    }
+}
 
 /// What a waiting request is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// A slot of this backend is the request's: it is taken already.
-    Seated(BackendIndex),
+    /// A slot of a backend is the request's: it is taken already.
+    Seated(Seat),
     /// It need not wait any longer.
     Refused(Refusal),
 }
 
 /// What becomes of a request that asks for a slot.
 pub(super) enum Arrival {
-    Seated(BackendIndex),
+    Seated(Seat),
     /// Somebody with less of a claim may have had to go for it, and is to be woken.
     Waiting(Place, Option<Waker>),
     Refused(Refusal),
@@ -69,12 +85,15 @@ pub(super) struct Slots {
     seated_at_once: u64,
     /// How many backends are available.
     available: usize,
-    /// How many are admitted, and ejected.
+    /// How many are admitted, and ejected; how many of those are to have a trial.
     ejected: usize,
+    trials: usize,
     /// How many are eligible, and the slots of all of them, taken or not.
     eligible: usize,
     eligible_slots: u64,
     closed: bool,
+    /// The times of circuits count from here.
+    made: Instant,
 }
 
 impl Slots {
@@ -97,8 +116,10 @@ impl Slots {
             available: 0,
             eligible: 0,
             ejected: 0,
+            trials: 0,
             eligible_slots: 0,
             closed: false,
+            made: now,
         }
     }
 
@@ -162,11 +183,13 @@ impl Slots {
     pub(super) fn arrive_noting(&mut self, ask: Ask, survey: &mut Survey) -> (Ticket, Arrival) {
         *survey = Survey::of(&self.accounts, self.counts(), self.queue.waiting());
         let decided = self.arrive(ask);
-        if let Arrival::Seated(index) = decided.1 {
-            survey.chosen = Finding::of(&self.accounts[index.0]);
+        if let Arrival::Seated(seat) = decided.1 {
+            survey.chosen = Finding::of(&self.accounts[seat.index.0]);
             // As it was before this request had a slot of it.
             survey.chosen.in_flight -= 1;
-            survey.chosen.condition = "free";
+            if seat.trial.is_none() {
+                survey.chosen.condition = "free";
+            }
         }
         decided
     }
@@ -190,13 +213,19 @@ impl Slots {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
+        if self.trials > 0
+            && let Some(seat) = self.seat_on_trial(&ask)
+        {
+            self.seated_at_once += u64::from(matches!(ask, Ask::First(_)));
+            return Arrival::Seated(seat);
+        }
         let seated = match ask {
             Ask::Again(_, Some(avoided)) if self.eligible > 1 => self.select_but(avoided),
             _ => self.select(),
         };
         if let Some(index) = seated {
             self.seated_at_once += u64::from(matches!(ask, Ask::First(_)));
-            return Arrival::Seated(index);
+            return Arrival::Seated(index.into());
         }
         if !self.is_anyone_admitted() {
             return Arrival::Refused(Refusal::NoneEligible);
@@ -232,9 +261,17 @@ impl Slots {
     /// A waiting request goes away. If a slot was handed to it meanwhile, the next in line gets it.
     pub(super) fn leave(&mut self, place: Place, now: Option<Instant>) -> Option<Waker> {
         match self.queue.leave(place) {
-            Some(Call::Seated(index)) => self.release(index, now),
+            Some(Call::Seated(seat)) => self.pass_on(seat, now),
             Some(Call::Refused(_)) | None => None,
         }
+    }
+
+    /// A slot that nobody used.
+    fn pass_on(&mut self, seat: Seat, now: Option<Instant>) -> Option<Waker> {
+        if let Some(trial) = seat.trial {
+            self.trial_undecided(seat.index, trial);
+        }
+        self.release(seat.index, now)
     }
 
     /// Gives a slot back: to the next in line, if this backend may still be chosen. Only where requests
@@ -248,10 +285,15 @@ impl Slots {
         }
         if is_free {
             self.put_back(index);
-        } else {
-            self.accounts[index.0].in_flight -= 1;
+            return None;
         }
-        None
+        self.accounts[index.0].in_flight -= 1;
+        if !self.accounts[index.0].circuit.is_on_probation() {
+            return None;
+        }
+        // There may be room for a trial where there was none.
+        self.count_trials();
+        self.offer_trial(now).flatten()
     }
 
     /// Counts a slot among the abandoned ones; it stays taken until [`Slots::release`].
@@ -272,10 +314,11 @@ impl Slots {
     /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
     /// leaves nobody; lowered slots evict nobody. Who is admitted anew is ejected no more.
     pub(super) fn publish(&mut self, mut edition: Edition, now: Instant) -> Published {
+        let age = self.age(now);
         for (account, terms) in self.accounts.iter_mut().zip(&mut edition.terms) {
             let was_eligible = account.is_eligible();
             if terms.admitted && !account.terms.admitted {
-                account.ejected = None;
+                account.circuit.close(age);
             }
             std::mem::swap(&mut account.terms, terms);
             account.note_change(was_eligible, now);
@@ -298,36 +341,166 @@ impl Slots {
         self.accounts.iter().any(|account| account.terms.admitted)
     }
 
-    /// Takes a backend out because it refuses connections; `None` if it was out already. Who waited for
-    /// another than the one that is left now need not wait for it any longer.
-    pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> Option<Vec<Waker>> {
-        if self.accounts[index.0].ejected.is_some() {
+    /// Takes a backend out, for `wanted_rest` at the least; `None` if it was out already, or too many are.
+    /// Who waited for another than the one that is left now need not wait for it any longer.
+    pub(super) fn eject(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        (cause, wanted_rest): (Cause, Duration),
+        now: Instant,
+    ) -> Option<(Ejection, Vec<Waker>)> {
+        if !cause.is_unbounded() && !self.may_eject(index, params) {
             return None;
         }
-        self.set_ejected(index, Some(now), now);
-        Some(self.hand_out(now))
+        let age = self.age(now);
+        self.change(index, now, |account| {
+            account.circuit.eject(params, cause, wanted_rest, age)
+        })
     }
 
-    /// Takes back in a backend that was ejected at `ejected_at`; one that was ejected anew since
-    /// stays out.
+    fn may_eject(&self, index: BackendIndex, params: &OutlierParams) -> bool {
+        let account = &self.accounts[index.0];
+        account.is_eligible() && params.may_eject(self.eligible + self.ejected, self.ejected)
+    }
+
+    /// Takes back in a backend that is out by this ejection, if it is; one that was ejected anew since stays out.
     pub(super) fn reinstate(
         &mut self,
         index: BackendIndex,
-        ejected_at: Instant,
+        ejection: u32,
         now: Instant,
-    ) -> Vec<Waker> {
-        if self.accounts[index.0].ejected == Some(ejected_at) {
-            self.set_ejected(index, None, now);
-        }
-        self.hand_out(now)
+    ) -> Option<Vec<Waker>> {
+        let age = self.age(now);
+        let reinstated = self.change(index, now, |account| {
+            account.circuit.reinstate(ejection, age).then_some(())
+        });
+        reinstated.map(|((), wakers)| wakers)
     }
 
-    fn set_ejected(&mut self, index: BackendIndex, ejected: Option<Instant>, now: Instant) {
+    /// Looks after a backend that is out by this ejection, and hands out its trial when that is due.
+    pub(super) fn tend(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        ejection: u32,
+        now: Instant,
+    ) -> (Tending, Option<Waker>) {
+        let (is_alone, age) = (self.eligible == 0, self.age(now));
+        let circuit = &mut self.accounts[index.0].circuit;
+        let tending = circuit.tend(params, ejection, is_alone, age);
+        self.count_trials();
+        (tending, self.offer_trial(Some(now)).flatten())
+    }
+
+    /// It was ejected for errors, and is found to refuse connections. Says whether it is out by that still.
+    pub(super) fn refuses(&mut self, index: BackendIndex, ejection: u32, cause: Cause) -> bool {
+        self.accounts[index.0].circuit.refuses(ejection, cause)
+    }
+
+    /// The trial was answered; `None` if it is none any more.
+    pub(super) fn trial_went_well(
+        &mut self,
+        index: BackendIndex,
+        trial: u32,
+        now: Instant,
+    ) -> Option<Vec<Waker>> {
+        let age = self.age(now);
+        let reinstated = self.change(index, now, |account| {
+            account.circuit.trial_went_well(trial, age).then_some(())
+        });
+        reinstated.map(|((), wakers)| wakers)
+    }
+
+    /// The trial failed; `None` if it is none any more.
+    pub(super) fn trial_failed(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        (trial, wanted_rest): (u32, Duration),
+        now: Instant,
+    ) -> Option<Ejection> {
+        let age = self.age(now);
+        let circuit = &mut self.accounts[index.0].circuit;
+        let ejection = circuit.trial_failed(params, trial, wanted_rest, age);
+        self.count_trials();
+        ejection
+    }
+
+    /// The trial came to nothing: another may have it once its slot was given back, which comes next.
+    pub(super) fn trial_undecided(&mut self, index: BackendIndex, trial: u32) {
+        self.accounts[index.0].circuit.trial_undecided(trial);
+    }
+
+    fn change<T>(
+        &mut self,
+        index: BackendIndex,
+        now: Instant,
+        change: impl FnOnce(&mut Account) -> Option<T>,
+    ) -> Option<(T, Vec<Waker>)> {
         let account = &mut self.accounts[index.0];
         let was_eligible = account.is_eligible();
-        account.ejected = ejected;
+        let changed = change(account)?;
         account.note_change(was_eligible, now);
         self.refresh();
+        Some((changed, self.hand_out(now)))
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+
+    fn count_trials(&mut self) {
+        let accounts = self.accounts.iter();
+        self.trials = accounts.filter(|account| account.wants_trial()).count();
+    }
+
+    /// Gives a trial to a request that comes, if it may have one.
+    fn seat_on_trial(&mut self, ask: &Ask) -> Option<Seat> {
+        let is_alone = self.eligible == 0;
+        let is_fit = is_alone || matches!(ask, Ask::First(guest) if guest.is_repeatable);
+        let mut accounts = self.accounts.iter().enumerate();
+        let index = accounts.position(|(index, account)| {
+            let avoids = matches!(ask, Ask::Again(_, Some(avoided)) if avoided.0 == index);
+            account.wants_trial() && (is_fit || account.circuit.takes_any() && !avoids)
+        })?;
+        self.begin_trial(BackendIndex(index))
+    }
+
+    fn begin_trial(&mut self, index: BackendIndex) -> Option<Seat> {
+        let account = &mut self.accounts[index.0];
+        let trial = account.circuit.begin_trial();
+        account.in_flight += u32::from(trial.is_some());
+        self.count_trials();
+        trial.map(|_| Seat { index, trial })
+    }
+
+    /// Gives a trial to one who waits; `None`: there is none to be had, or nobody may have it. Who comes for the
+    /// first time goes before those who have spent some of their attempts.
+    fn offer_trial(&mut self, now: Option<Instant>) -> Option<Option<Waker>> {
+        if self.trials == 0 || self.queue.waiting() == 0 {
+            return None;
+        }
+        let is_repeatable = self.queue.has_repeatable();
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_wanted = |(index, account): (usize, &Account)| {
+            account.wants_trial() && (is_repeatable || self.has_taker_of_any(index, account))
+        };
+        let index = BackendIndex(accounts.position(is_wanted)?);
+        let call = Call::Seated(self.begin_trial(index)?);
+        if is_repeatable {
+            return self.queue.call_repeatable(call);
+        }
+        Some(match self.eligible {
+            0 => self.queue.call_next(call, now),
+            _ => self.queue.call_next_for(index, call, now),
+        })
+    }
+
+    /// Whether somebody waits who may have this backend's trial although it may not be repeated.
+    fn has_taker_of_any(&self, index: usize, account: &Account) -> bool {
+        let takes_any = account.circuit.takes_any();
+        self.eligible == 0 || takes_any && self.queue.has_taker_for(BackendIndex(index))
     }
 
     /// Nobody is let in or waits any longer: the process stops.
@@ -392,7 +565,7 @@ impl Slots {
 
     /// Hands a slot of this backend, which is taken already, to the next in line that takes it.
     fn hand_over(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
-        let call = Call::Seated(index);
+        let call = Call::Seated(index.into());
         match self.eligible {
             0 | 1 => self.queue.call_next(call, now),
             _ => self.queue.call_next_for(index, call, now),
@@ -424,6 +597,7 @@ impl Slots {
         let admitted = self.accounts.iter().filter(|one| one.terms.admitted);
         self.ejected = admitted.count() - self.eligible;
         self.eligible_slots = candidates.iter().map(slots).sum();
+        self.count_trials();
         self.selection.replace(&candidates);
     }
 
@@ -435,6 +609,9 @@ impl Slots {
                 break;
             };
             wakers.extend(self.hand_over(index, Some(now)));
+        }
+        while let Some(waker) = self.offer_trial(Some(now)) {
+            wakers.extend(waker);
         }
         wakers
     }
@@ -472,6 +649,15 @@ impl Slots {
         assert!(
             self.queue.waiting() == 0 || !accounts.any(is_wanted),
             "somebody waits while a slot is free"
+        );
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_wanted = |(index, account): (usize, &Account)| {
+            let is_taken = self.queue.has_repeatable() || self.has_taker_of_any(index, account);
+            account.wants_trial() && is_taken
+        };
+        assert!(
+            self.queue.waiting() == 0 || !accounts.any(is_wanted),
+            "somebody waits who may be a trial"
         );
         for account in &self.accounts {
             assert!(account.abandoned <= account.in_flight, "abandoned");

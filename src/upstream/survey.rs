@@ -39,7 +39,7 @@ pub struct Counts {
 /// One backend at that moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Finding {
-    /// `free`, `full`, `ejected`, or what keeps it out: a [standing](crate::health::Standing::name).
+    /// `free`, `full`, `ejected`, `probation` (it may have one request), or what keeps it out: a [standing](crate::health::Standing::name).
     pub condition: &'static str,
     /// Slots taken.
     pub in_flight: u32,
@@ -60,7 +60,8 @@ impl Finding {
     pub(super) fn of(account: &Account) -> Self {
         let condition = match account {
             account if !account.terms.admitted => account.terms.standing,
-            account if account.ejected.is_some() => "ejected",
+            account if account.circuit.is_on_probation() => "probation",
+            account if !account.circuit.is_closed() => "ejected",
             account if account.is_full() => "full",
             _ => "free",
         };

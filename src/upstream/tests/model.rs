@@ -15,6 +15,7 @@ use super::super::{
     Ask, BackendIndex, Balance, Guest, Key, Priority, QueueParams, Ticket, Upstream,
 };
 use super::queue_model::{AGING, QueueModel, Waiter, queues};
+use crate::policy::outlier::{Cause, OutlierParams};
 
 /// What happens to an upstream.
 #[derive(Clone, Debug)]
@@ -225,7 +226,9 @@ impl Play {
                 self.rule();
             }
             Step::Eject(backend) => {
-                self.slots(|slots| slots.eject(BackendIndex(backend), self.now()));
+                let (params, refused) = (OutlierParams::default(), Cause::ConnectionRefused);
+                let (index, cause) = (BackendIndex(backend), (refused, Duration::ZERO));
+                self.slots(|slots| slots.eject(index, &params, cause, self.now()));
                 self.model.ejected[backend] = true;
                 self.model.eligibility_changed(self.passed);
             }
@@ -241,7 +244,7 @@ impl Play {
         let guest = Guest {
             key: Key(key),
             priority: Priority::ALL[class].1,
-            since: self.now(),
+            ..Guest::any(self.now())
         };
         let key = if self.is_fair { key } else { 0 };
         self.arrive(Ask::First(guest), |ticket, since| Waiter {
@@ -270,7 +273,7 @@ impl Play {
     fn arrive(&mut self, ask: Ask, waiter: impl FnOnce(u64, u64) -> Waiter) {
         let (Ticket(ticket), answer) = self.slots(|slots| slots.arrive(ask));
         match answer {
-            Answer::Seated(index) => self.served.push((ticket, index.0)),
+            Answer::Seated(seat) => self.served.push((ticket, seat.index.0)),
             Answer::Waiting(place, _) => drop(self.waiting.insert(ticket, place)),
             Answer::Refused(_) => {}
         }
@@ -315,8 +318,8 @@ impl Play {
     fn reinstate(&mut self, backend: usize) {
         let (index, now) = (BackendIndex(backend), self.now());
         self.slots(|slots| {
-            let ejected_at = slots.accounts()[backend].ejected;
-            slots.reinstate(index, ejected_at.unwrap_or(now), now)
+            let ejection = slots.accounts()[backend].circuit.ejection();
+            slots.reinstate(index, ejection.map_or(0, |ejection| ejection.number), now)
         });
         self.model.ejected[backend] = false;
         self.model.eligibility_changed(self.passed);
@@ -332,7 +335,7 @@ impl Play {
             };
             slots.settle(*place);
             match call {
-                Call::Seated(index) => self.served.push((*ticket, index.0)),
+                Call::Seated(seat) => self.served.push((*ticket, seat.index.0)),
                 Call::Refused(_) => refused.push(*ticket),
             }
             false

@@ -110,10 +110,12 @@ impl Scene {
             "stale_connection",
             "timeout"
         ]);
+        let rest = json!({ "base_ejection": "1s", "max_ejection": "2s" });
         let mut builder = proxy()
             .upstream("web", &members)
             .upstream("control", [&control])
             .key("maitred.upstreams.web.retry", json!({ "on": on }))
+            .key("maitred.upstreams.web.outlier_detection", rest)
             .connect_timeout(CONNECTED_WITHIN)
             .response_header_timeout(work + HEADER_WITHIN);
         for member in &members {

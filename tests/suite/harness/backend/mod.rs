@@ -6,7 +6,7 @@
 //! [`Backend::overlap`] 2. Pings (`/ping`) are answered beside and counted apart.
 //!
 //! A request can ask for its own treatment in its query: `takes=MILLISECONDS` of work,
-//! `bytes=COUNT` of body, `reset` of the connection once it is read.
+//! `bytes=COUNT` of body, `status=CODE`, `reset` of the connection once it is read.
 
 mod fault;
 mod journal;
@@ -14,6 +14,7 @@ mod serving;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,7 @@ struct Params {
     work: Duration,
     /// Every request waits for [`Backend::release`].
     is_held: bool,
+    /// At first; see [`Backend::turns`].
     status: u16,
     headers: Headers,
     body_bytes: Option<u64>,
@@ -88,6 +90,7 @@ pub struct Backend {
 struct Shared {
     params: Params,
     address: SocketAddr,
+    status: AtomicU16,
     /// How often [`Backend::release`] may still be waited for without waiting.
     permits: Semaphore,
     /// Whoever is being served, where pings wait.
@@ -282,6 +285,7 @@ impl BackendBuilder {
     pub async fn start(self) -> Backend {
         let port = self.params.port.unwrap_or_else(free_port);
         let shared = Shared {
+            status: AtomicU16::new(self.params.status),
             params: self.params,
             address: (Ipv4Addr::LOCALHOST, port).into(),
             permits: Semaphore::new(0),
@@ -315,6 +319,11 @@ impl Backend {
 
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Answers with this status from now on.
+    pub fn turns(&self, status: u16) {
+        self.shared.status.store(status, Relaxed);
     }
 
     /// Requests whose header was read, in that order.

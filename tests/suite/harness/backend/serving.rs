@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -69,6 +70,7 @@ pub(super) enum Ending {
 struct Treatment {
     work: Duration,
     body_bytes: Option<u64>,
+    status: u16,
     is_reset: bool,
 }
 
@@ -195,6 +197,10 @@ impl Shared {
         Treatment {
             work: number("takes").map_or(self.params.work, Duration::from_millis),
             body_bytes: number("bytes").or(self.params.body_bytes),
+            status: match number("status") {
+                Some(status) => u16::try_from(status).expect("a test writes a status"),
+                None => self.status.load(Relaxed),
+            },
             is_reset: query.split('&').any(|pair| pair == "reset"),
         }
     }
@@ -205,7 +211,9 @@ impl Shared {
         }
         let greeting = format!("Hello from {}", self.params.name);
         let length = treatment.body_bytes.unwrap_or(greeting.len() as u64);
-        let mut message = self.answer_head(head, length).into_bytes();
+        let mut message = self
+            .answer_head(head, length, treatment.status)
+            .into_bytes();
         if head.start.starts_with("HEAD ") {
             return wire.write(&message).await;
         }
@@ -220,10 +228,9 @@ impl Shared {
         self.write_filler(wire, length).await
     }
 
-    fn answer_head(&self, request: &Head, length: u64) -> String {
+    fn answer_head(&self, request: &Head, length: u64, status: u16) -> String {
         let Params {
             name,
-            status,
             headers,
             is_chunked,
             manner,
