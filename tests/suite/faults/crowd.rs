@@ -234,6 +234,12 @@ impl Times {
         self.0.get(index.min(last)).copied().unwrap_or_default()
     }
 
+    /// Median, 99th percentile and longest, in milliseconds.
+    pub fn said(&self) -> String {
+        let times = [self.median(), self.p99(), self.longest()];
+        times.map(|time| time.as_millis().to_string()).join("/")
+    }
+
     pub fn median(&self) -> Duration {
         self.quantile(0.5)
     }

@@ -11,12 +11,11 @@
 //!   It is as before. (A backend that restarts all the time is found out anew each time.)
 //!
 //! With one slot each, two backends instead of three make everybody wait half as long again: [`TWO_OF_THREE`]. What
-//! the machine does is measured at the same time, by requests to an upstream with which nothing is wrong: where
-//! those take somewhat longer than before, all others may, too; where they take far longer than they should, times
-//! say nothing, and the row is tried again.
+//! the machine does is judged by a [control](super::control).
 
 use std::time::{Duration, Instant};
 
+use super::control::{Machine, NOISE, TRIES};
 use super::crowd::{Crowd, End, Outcome, Times};
 use super::scene::{CONNECTED_WITHIN, HEADER_WITHIN, SICK, Scene, Trouble};
 use crate::harness::{
@@ -32,14 +31,10 @@ const AFTER: Duration = Duration::from_millis(200);
 
 /// What two backends take where three took one, and a bit.
 const TWO_OF_THREE: f64 = 1.6;
-/// What programs in debug builds may add to a single request.
-const NOISE: Duration = Duration::from_millis(200);
 /// Time for failures to add up to an ejection.
 const FOUND_OUT: Duration = Duration::from_secs(1);
 /// Answers cut short beside those under way: five errors in a row, and trials.
 const CUT_MAX: usize = 25;
-/// How often a row is tried on a busy machine.
-const TRIES: usize = 3;
 /// Longest until a backend that is well again has requests again.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
@@ -92,23 +87,19 @@ impl Row {
 
     async fn holds_with(&self, slots: u32, work: Duration) {
         for _ in 0..TRIES {
-            let (seen, control) = self.seen_with(slots, work).await;
-            if is_quiet(&control, work) {
-                return self.assert_in_time(&seen, slots, work, slower(&control));
+            let (seen, machine) = self.seen_with(slots, work).await;
+            if machine.is_quiet() {
+                return self.assert_in_time(&seen, slots, work, machine.slower());
             }
-            println!(
-                "the machine is busy, as the control shows: {}",
-                control.said()
-            );
         }
         println!("{:?}, {slots} slots: times were not judged", self.trouble);
     }
 
-    /// What the 200 and the control saw; asserts all but times.
-    async fn seen_with(&self, slots: u32, work: Duration) -> (Seen, Seen) {
+    /// What the 200 saw, and how the machine was; asserts all but times.
+    async fn seen_with(&self, slots: u32, work: Duration) -> (Seen, Machine) {
         let mut scene = Scene::of(self.trouble, slots, work).await;
         let crowd = Crowd::of(CLIENTS, scene.lb.address(), || get("/home"));
-        let control = Crowd::of(1, scene.lb.address(), || get("/control"));
+        let control = scene.control.client(scene.lb.address());
         tokio::time::sleep(WARM_UP).await;
         let warm = Instant::now();
         tokio::time::sleep(BEFORE).await;
@@ -135,10 +126,8 @@ impl Row {
         );
         self.assert_nothing_shows(&outcomes, slots);
         scene.assert_no_more_at_once_than(slots as usize);
-        (
-            seen,
-            Seen::of(&control.ends().await, moments, Duration::ZERO),
-        )
+        let machine = scene.control.judged(control, warm..begun, begun..ended);
+        (seen, machine.await)
     }
 
     /// Of what could have been hidden. An answer that breaks off is seen by those who have it then, and some more
@@ -174,19 +163,6 @@ impl Row {
             "settled {settled:?} with {usual:?} as usual"
         );
     }
-}
-
-/// Whether requests that have nothing to do with the fault took little longer than their work.
-fn is_quiet(control: &Seen, work: Duration) -> bool {
-    [&control.before, &control.during].iter().all(|times| {
-        times.mean() <= work.mul_f64(1.15) + 5.millis() && times.longest() <= work + NOISE
-    })
-}
-
-/// How much longer they took while the fault lasted; 1 at the least.
-fn slower(control: &Seen) -> f64 {
-    let [before, during] = [&control.before, &control.during].map(|times| times.mean());
-    (during.as_secs_f64() / before.as_secs_f64()).max(1.0)
 }
 
 /// What the clients have seen.
@@ -225,11 +201,7 @@ impl Seen {
             cut,
             failed,
         } = self;
-        let said = |times: &Times| {
-            let times = [times.median(), times.p99(), times.longest()];
-            times.map(|time| time.as_millis().to_string()).join("/")
-        };
-        let [before, during, settled] = [before, during, settled].map(said);
+        let [before, during, settled] = [before, during, settled].map(Times::said);
         format!(
             "{failed} of {count} failed, {cut} cut short; p50/p99/max in ms before {before}, during {during}, settled {settled}"
         )

@@ -3,6 +3,7 @@
 //! Whether a request was done is counted in the backends, and what became of it in the clients; no word of the
 //! proxy's is taken for it. Each test prints what it has seen.
 
+mod control;
 mod crowd;
 mod lost;
 mod matrix;

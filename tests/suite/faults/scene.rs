@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::control::Control;
 use crate::harness::{Backend, BackendProcess, Fault, Proxy, Server, Step, backend, proxy};
 
 /// What is wrong with one of three.
@@ -65,8 +66,7 @@ impl Server for Member<'_> {
 pub struct Scene {
     sick: Sick,
     well: [Backend; 2],
-    /// One of an upstream of its own, `/control`, with which nothing is ever wrong.
-    _control: Backend,
+    pub control: Control,
     /// How often the sick one was killed.
     pub kills: usize,
     // Last: it holds the room.
@@ -98,7 +98,7 @@ impl Scene {
             backend("well").takes(work).start().await,
             backend("fine").takes(work).start().await,
         ];
-        let control = backend("control").takes(work).start().await;
+        let control = Control::of(work).await;
         let first = match &sick {
             Sick::Inside(backend) => Member::Inside(backend),
             Sick::Process(process) => Member::Process(process),
@@ -113,7 +113,7 @@ impl Scene {
         let rest = json!({ "base_ejection": "1s", "max_ejection": "2s" });
         let mut builder = proxy()
             .upstream("web", &members)
-            .upstream("control", [&control])
+            .upstream("control", [&control.backend])
             .key("maitred.upstreams.web.retry", json!({ "on": on }))
             .key("maitred.upstreams.web.outlier_detection", rest)
             .connect_timeout(CONNECTED_WITHIN)
@@ -125,7 +125,7 @@ impl Scene {
         Self {
             sick,
             well,
-            _control: control,
+            control,
             kills: 0,
             lb,
         }
