@@ -31,10 +31,8 @@ pub struct Backend {
     pub times: RequestTimes,
     /// How often it was taken out, and what for.
     pub ejections: Words,
-    /// When it was made; `last_served` counts from here.
+    /// When it was made; the times of `tally` count from here.
     made: Instant,
-    /// Microseconds after `made`; 0: never.
-    last_served: AtomicU64,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
     /// Errors in a row.
@@ -74,7 +72,6 @@ impl Backend {
             times: RequestTimes::default(),
             ejections: Words::new(Cause::WORDS),
             made: now,
-            last_served: AtomicU64::new(0),
             broken_off: AtomicU32::new(0),
             errors: AtomicU32::new(0),
             served_errors: AtomicU64::new(0),
@@ -129,7 +126,7 @@ impl Backend {
 
     /// Counts an attempt that it answered; `is_error`: with something that speaks against it.
     pub fn count_served(&self, now: Instant, is_error: bool) {
-        self.note_heard(now);
+        self.sightings.note_served(now);
         // They are 0 already, nearly always, and stay where every thread has them at hand.
         if self.broken_off.load(Relaxed) != 0 {
             self.broken_off.store(0, Relaxed);
@@ -140,9 +137,6 @@ impl Backend {
             self.errors.store(0, Relaxed);
         }
         self.served.fetch_add(1, Relaxed);
-        let micros = now.saturating_duration_since(self.made).as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.last_served.store(micros.max(1), Relaxed);
     }
 
     /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
@@ -196,9 +190,6 @@ impl Backend {
 
     /// When it last answered.
     pub fn last_served(&self) -> Option<Instant> {
-        match self.last_served.load(Relaxed) {
-            0 => None,
-            micros => Some(self.made + Duration::from_micros(micros)),
-        }
+        self.sightings.served()
     }
 }

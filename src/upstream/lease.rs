@@ -29,10 +29,9 @@ struct Taken {
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Arc<Upstream>, seat: Seat, ticket: Ticket) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, seat: Seat, ticket: Ticket, now: Instant) -> Self {
         let Seat { index, trial } = seat;
-        let sightings = upstream.backend(index).sightings();
-        sightings.note_given(Instant::now());
+        upstream.backend(index).sightings().note_given(now);
         Self(Arc::new(Taken {
             upstream,
             index,
@@ -166,7 +165,10 @@ impl Future for Turn {
         };
         self.place = None;
         Poll::Ready(match call {
-            Call::Seated(seat) => Ok(Lease::new(self.upstream.clone(), seat, self.ticket)),
+            Call::Seated(seat) => {
+                let upstream = self.upstream.clone();
+                Ok(Lease::new(upstream, seat, self.ticket, Instant::now()))
+            }
             Call::Refused(refusal) => Err(refusal),
         })
     }
