@@ -252,7 +252,8 @@ async fn while_nobody_else_is_eligible_whoever_waits_is_soon_the_trial() {
         let [bad, good] = bad_and_good(503).await;
         let lb = one_out(&bad, &good, 60.secs(), json!({})).await;
         bad.turns(200);
-        lb.health(&[("bad", true), ("good", false)]).await;
+        lb.site().health(&[("bad", true), ("good", false)]);
+        until("good is out", 5.secs(), async || is_out(&lb, "good").await).await;
         let begun = Instant::now();
         let answer = lb.ask(crate::harness::request(method, "/home")).await;
         assert_eq!(answer.backend(), Some("bad"));
@@ -338,7 +339,8 @@ async fn a_backend_that_asks_for_a_pause_has_it() {
 async fn the_file_ends_an_ejection_when_it_turns_from_sick_to_healthy() {
     let [bad, good] = bad_and_good(503).await;
     let lb = one_out(&bad, &good, 60.secs(), json!({})).await;
-    lb.health(&[("bad", true), ("good", true)]).await;
+    lb.site().health(&[("bad", true), ("good", true)]);
+    lb.health(&[("good", true)]).await;
     assert!(is_out(&lb, "bad").await, "it says nothing new");
     lb.health(&[("bad", false), ("good", true)]).await;
     assert_eq!(lb.backend_status("bad").await["ejection"]["state"], "open");
@@ -377,9 +379,36 @@ async fn what_never_comes_or_is_none_or_stops_is_an_error() {
             .backend_key("bad", "max_in_flight", 9)
             .start()
             .await;
-        asks_until_out(&lb, "bad", "/home").await;
+        until("bad is out", 10.secs(), async || {
+            // Some are passed on as far as they came.
+            let _ = get("/home").send_to(lb.address()).await;
+            is_out(&lb, "bad").await
+        })
+        .await;
         assert_eq!(bad.begun(), 3);
         assert_eq!(history(&lb, "bad").await[0].1, "consecutive_errors");
+    }
+}
+
+#[tokio::test]
+async fn who_is_far_slower_than_the_others_is_out_where_that_is_wanted() {
+    for (factor, is_taken_out) in [(json!(3), true), (json!("off"), false)] {
+        let start = async |name, takes: u64| backend(name).takes(takes.millis()).start().await;
+        let group = [
+            start("a", 10).await,
+            start("b", 10).await,
+            start("slow", 100).await,
+        ];
+        let detection =
+            json!({ "latency_factor": factor, "error_window": "500ms", "min_requests": 3 });
+        let lb = detecting(&group, detection).start().await;
+        let clients = load(lb.address()).clients(3).spawn();
+        tokio::time::sleep(1500.millis()).await;
+        clients.stop().await.assert_none_failed();
+        let told = history(&lb, "slow").await;
+        let causes: Vec<_> = told.iter().map(|(_, cause, _)| cause.as_str()).collect();
+        assert_eq!(causes, ["latency"][..usize::from(is_taken_out)]);
+        assert_eq!(history(&lb, "a").await, []);
     }
 }
 
