@@ -240,7 +240,7 @@ impl Upstream {
 
     /// The same, and notes what there was to choose from.
     pub fn arrive_noting(self: &Arc<Self>, ask: Ask, survey: &mut Survey) -> Arrival {
-        let decided = self.slots.lock().arrive_noting(ask, survey);
+        let decided = self.slots.lock().arrive_noting(ask, survey, Instant::now());
         self.decided(decided, ask)
     }
 
