@@ -149,6 +149,11 @@ impl Context {
             lease.backend().count_served(now, has_erred);
             if !has_erred {
                 lease.went_well();
+                if let Some(answered) = self.record.answered {
+                    lease
+                        .upstream()
+                        .count_first_byte(lease.index(), answered, now);
+                }
             }
             if let Some(served) = self.record.served {
                 lease.upstream().count_service(served);

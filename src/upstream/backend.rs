@@ -31,14 +31,14 @@ pub struct Backend {
     pub times: RequestTimes,
     /// How often it was taken out, and what for.
     pub ejections: Words,
+    /// When it was made; the times of `tally` count from here.
+    made: Instant,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
     /// Errors in a row.
     errors: AtomicU32,
     /// Answers among those served that were errors.
     served_errors: AtomicU64,
-    /// When it was made; `tally` counts from here.
-    made: Instant,
     /// Locked only when there is an error.
     tally: Mutex<Tally>,
     sightings: Sightings,
@@ -57,12 +57,12 @@ pub struct Location {
 impl Backend {
     pub(super) fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
         let endpoint = params.address.endpoint();
-        let now = Instant::now();
         let location = Location {
             peer: connect::peer(endpoint.as_ref(), upstream),
             endpoint,
             problem: None,
         };
+        let now = Instant::now();
         Self {
             params: params.clone(),
             location: ArcSwap::from_pointee(location),
@@ -71,11 +71,11 @@ impl Backend {
             requests: RequestCounts::default(),
             times: RequestTimes::default(),
             ejections: Words::new(Cause::WORDS),
+            made: now,
             broken_off: AtomicU32::new(0),
             errors: AtomicU32::new(0),
             served_errors: AtomicU64::new(0),
             tally: Mutex::default(),
-            made: now,
             sightings: Sightings::new(now),
         }
     }

@@ -18,6 +18,7 @@ mod lease;
 mod network;
 mod news;
 mod outliers;
+mod pace;
 mod params;
 mod queue;
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use work::Work;
 
 use account::Terms;
 use health_check::{Identity, RulingHealth};
+use pace::Pace;
 use queue::Rules;
 use selection::{Selection, Selector};
 use service::ServiceTime;
@@ -108,6 +110,8 @@ pub struct Upstream {
     keys: Keys,
     slots: Mutex<Slots>,
     service: ServiceTime,
+    /// `None` where nobody is taken out for being slow.
+    pace: Option<Pace>,
     retries: Mutex<Budget>,
     /// When it was made; `retries` counts from here.
     made: Instant,
@@ -143,6 +147,7 @@ impl Upstream {
         };
         let rules = rules(&params.queue);
         let made = Instant::now();
+        let pace = Pace::new(&params.outlier, backends.len(), made);
         let slots = Slots::new(first, selection.clone(), rules, made);
         let retries = Budget::new(params.retry.budget_percent, configured_slots(&params));
         Arc::new(Self {
@@ -153,6 +158,7 @@ impl Upstream {
             keys: Keys::default(),
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
+            pace,
             retries: Mutex::new(retries),
             made,
             events,
@@ -234,7 +240,7 @@ impl Upstream {
 
     /// The same, and notes what there was to choose from.
     pub fn arrive_noting(self: &Arc<Self>, ask: Ask, survey: &mut Survey) -> Arrival {
-        let decided = self.slots.lock().arrive_noting(ask, survey);
+        let decided = self.slots.lock().arrive_noting(ask, survey, Instant::now());
         self.decided(decided, ask)
     }
 

@@ -53,6 +53,16 @@ impl Upstream {
         }
     }
 
+    /// How long the backend took to the header of an answer that is none of its errors. Needs a tokio runtime.
+    pub fn count_first_byte(self: &Arc<Self>, index: BackendIndex, took: Duration, now: Instant) {
+        let Some(pace) = &self.pace else {
+            return;
+        };
+        for slow in pace.note(index, took, now) {
+            self.eject(slow, Cause::Latency, Duration::ZERO, None);
+        }
+    }
+
     /// Takes a backend out, if it is not and may be; `misstep`: the last of those for which it is.
     pub(super) fn eject(
         self: &Arc<Self>,

@@ -180,11 +180,17 @@ impl Slots {
     }
 
     /// As [`Slots::arrive`], and notes what there was to choose from.
-    pub(super) fn arrive_noting(&mut self, ask: Ask, survey: &mut Survey) -> (Ticket, Arrival) {
-        *survey = Survey::of(&self.accounts, self.counts(), self.queue.waiting());
+    pub(super) fn arrive_noting(
+        &mut self,
+        ask: Ask,
+        survey: &mut Survey,
+        now: Instant,
+    ) -> (Ticket, Arrival) {
+        let (waiting, age) = (self.queue.waiting(), self.age(now));
+        *survey = Survey::of(&self.accounts, self.counts(), waiting, age);
         let decided = self.arrive(ask);
         if let Arrival::Seated(seat) = decided.1 {
-            survey.chosen = Finding::of(&self.accounts[seat.index.0]);
+            survey.chosen = Finding::of(&self.accounts[seat.index.0], age);
             // As it was before this request had a slot of it.
             survey.chosen.in_flight -= 1;
             if seat.trial.is_none() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::busy::demos;
 use crate::harness::{Backend, Proxy, ProxyBuilder, Units, backend, get, load, post, proxy, until};
 
 const DETECTION: &str = "maitred.upstreams.web.outlier_detection";
@@ -82,6 +83,55 @@ async fn five_answers_502_503_or_504_in_a_row_take_a_backend_out() {
             why.starts_with("it failed too many requests in a row; it is tried again in "),
             "{why}"
         );
+    }
+}
+
+/// Of a backend that does nothing else, one after the other.
+#[tokio::test]
+async fn so_many_errors_take_a_backend_out() {
+    let never = None;
+    for (detection, errors) in [
+        (json!({ "consecutive_errors": 2 }), Some(2)),
+        (
+            json!({ "consecutive_errors": "off", "min_requests": 6 }),
+            Some(6),
+        ),
+        (
+            json!({ "consecutive_errors": "off", "min_requests": 9 }),
+            Some(9),
+        ),
+        (
+            json!({ "consecutive_errors": "off", "min_requests": 6, "error_percent": "off" }),
+            never,
+        ),
+        (
+            json!({ "consecutive_errors": "off", "min_requests": 6, "error_window": "50ms" }),
+            never,
+        ),
+    ] {
+        let [bad, good] = bad_and_good(503).await;
+        let lb = detecting([&bad, &good], detection.clone()).start().await;
+        for _ in 0..30 {
+            lb.ask(get("/home")).await;
+            tokio::time::sleep(15.millis()).await;
+        }
+        assert_eq!(is_out(&lb, "bad").await, errors.is_some(), "{detection}");
+        assert_eq!(bad.begun(), errors.unwrap_or(15), "{detection}");
+    }
+}
+
+#[tokio::test]
+async fn a_rest_is_as_long_as_is_wanted() {
+    for (written, rest) in [("300ms", 0.3), ("20m", 1200.0)] {
+        let [bad, good] = bad_and_good(503).await;
+        let detection = json!({ "base_ejection": written });
+        let lb = detecting([&bad, &good], detection).start().await;
+        asks_until_out(&lb, "bad", "/home").await;
+        assert_eq!(history(&lb, "bad").await[0].2, rest);
+        bad.turns(200);
+        tokio::time::sleep(500.millis()).await;
+        let answer = lb.ask(get("/home")).await;
+        assert_eq!(answer.backend() == Some("bad"), rest < 1.0);
     }
 }
 
@@ -252,7 +302,8 @@ async fn while_nobody_else_is_eligible_whoever_waits_is_soon_the_trial() {
         let [bad, good] = bad_and_good(503).await;
         let lb = one_out(&bad, &good, 60.secs(), json!({})).await;
         bad.turns(200);
-        lb.health(&[("bad", true), ("good", false)]).await;
+        lb.site().health(&[("bad", true), ("good", false)]);
+        until("good is out", 5.secs(), async || is_out(&lb, "good").await).await;
         let begun = Instant::now();
         let answer = lb.ask(crate::harness::request(method, "/home")).await;
         assert_eq!(answer.backend(), Some("bad"));
@@ -291,12 +342,21 @@ async fn a_trial_whose_client_leaves_decides_nothing() {
 
 #[tokio::test]
 async fn no_more_are_out_than_may_be() {
-    for (count, most) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
+    let default = 50;
+    for (percent, count, most) in [
+        (default, 1, 0),
+        (default, 2, 1),
+        (default, 3, 1),
+        (default, 4, 2),
+        (80, 4, 3),
+        (0, 4, 0),
+    ] {
         let mut group = Vec::new();
         for name in &["a", "b", "c", "d"][..count] {
             group.push(backend(name).status(503).start().await);
         }
-        let lb = detecting(&group, json!({})).start().await;
+        let detection = json!({ "max_ejection_percent": percent });
+        let lb = detecting(&group, detection).start().await;
         for _ in 0..60 {
             assert_eq!(lb.ask(get("/home")).await.status, 503);
         }
@@ -304,7 +364,7 @@ async fn no_more_are_out_than_may_be() {
         for backend in &group {
             out += usize::from(is_out(&lb, backend.name()).await);
         }
-        assert_eq!(out, most, "of {count}");
+        assert_eq!(out, most, "{percent} % of {count}");
     }
 }
 
@@ -338,7 +398,8 @@ async fn a_backend_that_asks_for_a_pause_has_it() {
 async fn the_file_ends_an_ejection_when_it_turns_from_sick_to_healthy() {
     let [bad, good] = bad_and_good(503).await;
     let lb = one_out(&bad, &good, 60.secs(), json!({})).await;
-    lb.health(&[("bad", true), ("good", true)]).await;
+    lb.site().health(&[("bad", true), ("good", true)]);
+    lb.health(&[("good", true)]).await;
     assert!(is_out(&lb, "bad").await, "it says nothing new");
     lb.health(&[("bad", false), ("good", true)]).await;
     assert_eq!(lb.backend_status("bad").await["ejection"]["state"], "open");
@@ -348,16 +409,25 @@ async fn the_file_ends_an_ejection_when_it_turns_from_sick_to_healthy() {
 
 #[tokio::test]
 async fn half_of_its_requests_in_a_window_are_too_many() {
-    let [bad, good] = bad_and_good(200).await;
-    let detection = json!({ "consecutive_errors": "off", "min_requests": 10 });
-    let lb = detecting([&bad, &good], detection).start().await;
-    for _ in 0..40 {
-        bad.turns(if bad.begun() % 2 == 0 { 503 } else { 200 });
-        lb.ask(get("/home")).await;
+    // Every other one is an error, beginning with the first: 6 of 11, which are 55 %.
+    for (percent, seen) in [(50, 11), (60, 20)] {
+        let [bad, good] = bad_and_good(200).await;
+        let detection = json!({
+            "consecutive_errors": "off", "error_percent": percent, "min_requests": 10,
+        });
+        let lb = detecting([&bad, &good], detection).start().await;
+        for _ in 0..40 {
+            bad.turns(if bad.begun() % 2 == 0 { 503 } else { 200 });
+            lb.ask(get("/home")).await;
+        }
+        assert_eq!(bad.begun(), seen);
+        let causes: Vec<_> = history(&lb, "bad")
+            .await
+            .into_iter()
+            .map(|told| told.1)
+            .collect();
+        assert_eq!(causes, ["error_percent"][..usize::from(seen == 11)]);
     }
-    assert_eq!(history(&lb, "bad").await[0].1, "error_percent");
-    // Every other one, beginning with the first: 11 of which 6 are errors.
-    assert_eq!(bad.begun(), 11);
 }
 
 /// Answers that never come, are no HTTP, or stop: each is an error.
@@ -377,9 +447,36 @@ async fn what_never_comes_or_is_none_or_stops_is_an_error() {
             .backend_key("bad", "max_in_flight", 9)
             .start()
             .await;
-        asks_until_out(&lb, "bad", "/home").await;
+        until("bad is out", 10.secs(), async || {
+            // Some are passed on as far as they came.
+            let _ = get("/home").send_to(lb.address()).await;
+            is_out(&lb, "bad").await
+        })
+        .await;
         assert_eq!(bad.begun(), 3);
         assert_eq!(history(&lb, "bad").await[0].1, "consecutive_errors");
+    }
+}
+
+#[tokio::test]
+async fn who_is_far_slower_than_the_others_is_out_where_that_is_wanted() {
+    for (factor, is_taken_out) in [(json!(3), true), (json!("off"), false)] {
+        let start = async |name, takes: u64| backend(name).takes(takes.millis()).start().await;
+        let group = [
+            start("a", 10).await,
+            start("b", 10).await,
+            start("slow", 100).await,
+        ];
+        let detection =
+            json!({ "latency_factor": factor, "error_window": "500ms", "min_requests": 3 });
+        let lb = detecting(&group, detection).start().await;
+        let clients = load(lb.address()).clients(3).spawn();
+        tokio::time::sleep(1500.millis()).await;
+        clients.stop().await.assert_none_failed();
+        let told = history(&lb, "slow").await;
+        let causes: Vec<_> = told.iter().map(|(_, cause, _)| cause.as_str()).collect();
+        assert_eq!(causes, ["latency"][..usize::from(is_taken_out)]);
+        assert_eq!(history(&lb, "a").await, []);
     }
 }
 
@@ -417,4 +514,55 @@ async fn a_process_that_dies_with_its_connections_is_tried_by_connections() {
     })
     .await;
     println!("back after {back:?}");
+}
+
+/// A process that hangs: requests time out and are served by the others, which it slows down only until it is out.
+#[tokio::test]
+async fn a_process_that_is_stopped_is_out_after_its_timeouts_and_comes_back() {
+    let servers = demos(10.millis()).await;
+    let lb = proxy()
+        .upstream("web", &servers)
+        .key(DETECTION, json!({ "base_ejection": "2s" }))
+        .key(
+            "maitred.upstreams.web.retry.on",
+            json!([
+                "connect_failure",
+                "reset_before_response",
+                "stale_connection",
+                "timeout"
+            ]),
+        )
+        .response_header_timeout(300.millis())
+        .busy_limit(300.millis())
+        .backend_key("server2", "max_in_flight", 5)
+        .alone()
+        .start()
+        .await;
+    let clients = load(lb.address()).clients(9).spawn();
+    until("server2 is at work", 5.secs(), async || {
+        lb.backend_status("server2").await["served"].as_u64() > Some(20)
+    })
+    .await;
+    servers[1].program.freeze_family();
+    let out = until("it is out", 10.secs(), async || {
+        is_out(&lb, "server2").await
+    })
+    .await;
+    assert_eq!(history(&lb, "server2").await[0].1, "consecutive_errors");
+    let during = load(lb.address()).clients(1).lasting(1.secs()).await;
+    println!("out after {out:?}, then {:?}", during.quantile(0.99));
+    during.assert_none_failed();
+    // Ten clients at two servers of 10 ms each.
+    assert!(
+        during.quantile(0.99) < 250.millis(),
+        "{:?}",
+        during.quantile(0.99)
+    );
+    servers[1].program.thaw_family();
+    let back = until("it is back", 15.secs(), async || {
+        lb.is_eligible("server2").await
+    })
+    .await;
+    println!("back after {back:?}");
+    clients.stop().await.assert_none_failed();
 }

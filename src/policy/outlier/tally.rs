@@ -1,5 +1,6 @@
 //! When errors are too many, and a backend too slow.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{Cause, Misstep, OutlierParams};
@@ -73,7 +74,7 @@ impl Tally {
     }
 }
 
-/// Which of these is slower than `factor` times the median of the others: mean times, `None` for those of which too
+/// Which of these, the slowest first, is slower than `factor` times the median of the others: mean times, `None` for those of which too
 /// little is known.
 pub fn slow(means: &[Option<Duration>], factor: f64) -> Vec<usize> {
     let is_slow = |index: &usize| {
@@ -87,5 +88,7 @@ pub fn slow(means: &[Option<Duration>], factor: f64) -> Vec<usize> {
         };
         means[*index].is_some_and(|mean| mean.as_secs_f64() > median.as_secs_f64() * factor)
     };
-    (0..means.len()).filter(is_slow).collect()
+    let mut slow: Vec<_> = (0..means.len()).filter(is_slow).collect();
+    slow.sort_by_key(|index| Reverse(means[*index]));
+    slow
 }
