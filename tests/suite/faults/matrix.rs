@@ -109,6 +109,8 @@ impl Row {
         let is_by_sick =
             |one: &Outcome| one.begun >= ended && one.end == End::Served(SICK.to_owned());
         let back = until("the sick one serves again", BACK_WITHIN, async || {
+            let is_late = ended.elapsed() + 1.secs() > BACK_WITHIN;
+            assert!(!is_late, "{}", scene.lb.backend_status(SICK).await);
             crowd.has_since(ended, is_by_sick)
         })
         .await;
