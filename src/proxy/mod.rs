@@ -294,6 +294,7 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
+            attempt::went_well(context);
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             attempt::end_work(session, context);
             return Ok(());

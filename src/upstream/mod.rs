@@ -224,6 +224,7 @@ impl Upstream {
         };
         let published = self.slots.lock().publish(edition, Instant::now());
         wake(published.wakers);
+        self.settle_errors(&published.replaced, &terms);
         self.tell_changes(&published.replaced, ruling, &terms);
     }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use pingora::Error;
 
+use super::account::Terms;
+use super::slots::Edition;
 use super::{BackendIndex, Lease, Upstream, connect, trial, wake};
 use crate::events::Event;
 use crate::policy::outlier::{Cause, Ejection, Misstep};
@@ -92,6 +94,15 @@ impl Upstream {
         ));
     }
 
+    /// What those did before who are admitted anew is settled by that. `replaced` was in force until now.
+    pub(super) fn settle_errors(&self, replaced: &Edition, terms: &[Terms]) {
+        for ((backend, was), is) in self.backends.iter().zip(&replaced.terms).zip(terms) {
+            if is.admitted && !was.admitted {
+                backend.settle_errors();
+            }
+        }
+    }
+
     fn trial_failed(&self, index: BackendIndex, trial: u32, misstep: Misstep, now: Instant) {
         let params = &self.params.outlier;
         let trial = (trial, misstep.wanted_rest());
@@ -137,6 +148,8 @@ impl Upstream {
         let Some(wakers) = wakers else {
             return;
         };
+        // What was under way when it was taken out may have failed since.
+        self.backend(index).settle_errors();
         self.events.publish(Event::BackendReinstated {
             upstream: self.params.name.clone(),
             backend: self.backend(index).name().clone(),

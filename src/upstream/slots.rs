@@ -394,7 +394,11 @@ impl Slots {
     ) -> (Tending, Option<Waker>) {
         let (is_alone, age) = (self.eligible == 0, self.age(now));
         let circuit = &mut self.accounts[index.0].circuit;
+        let before = (circuit.wants_trial(), circuit.takes_any());
         let tending = circuit.tend(params, ejection, is_alone, age);
+        if before == (circuit.wants_trial(), circuit.takes_any()) {
+            return (tending, None);
+        }
         self.count_trials();
         (tending, self.offer_trial(Some(now)).flatten())
     }
