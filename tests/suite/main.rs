@@ -51,6 +51,7 @@ mod poller_metrics;
 mod poller_probe;
 mod poller_reload;
 mod poller_schedule;
+mod pools;
 mod pypi;
 mod queue;
 mod readme;
