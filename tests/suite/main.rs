@@ -38,6 +38,7 @@ mod keys;
 mod layering;
 mod limits;
 mod leaving;
+mod malformed;
 mod many_backends;
 mod memory;
 mod metrics;

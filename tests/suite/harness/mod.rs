@@ -40,5 +40,5 @@ pub use scrape::{Scraped, scrape};
 pub use site::Site;
 pub use unix_door::unix_door;
 pub use verdicts::Verdicts;
-pub use wire::Wire;
+pub use wire::{Framing, Wire};
 pub use wsgi::{Wsgi, WsgiServer};
