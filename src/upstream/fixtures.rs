@@ -102,6 +102,7 @@ fn params(balance: Balance, slots: &[u32], queue: QueueParams) -> UpstreamParams
         },
         retry: RetryParams::default(),
         outlier: OutlierParams::default(),
+        keepalive: true,
         busy_limit: TIMEOUT,
         sources: Arc::default(),
         backends: backends.collect(),

@@ -81,6 +81,7 @@ impl Upstream {
         let Some((ejection, wakers)) = ejected else {
             return;
         };
+        self.backend(index).close_connections();
         wake(wakers);
         self.backend(index).settle_errors();
         self.tell_ejection(index, &ejection, now);
@@ -124,6 +125,7 @@ impl Upstream {
 
     /// The backend accepts connections: it is back, if it is out by this ejection still.
     pub(super) fn reinstate(&self, index: BackendIndex, ejection: u32) {
+        self.backend(index).close_connections();
         let wakers = self.slots.lock().reinstate(index, ejection, Instant::now());
         self.reinstated(index, wakers);
     }
