@@ -82,6 +82,7 @@ pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Up
             },
             retry: RetryParams::default(),
             outlier: OutlierParams::default(),
+            keepalive: true,
             busy_limit: timeout,
             sources: Arc::default(),
             backends: (0..backends).map(backend).collect(),

@@ -16,7 +16,7 @@ pub(super) fn read(mut section: Section<'_>) -> OutlierParams {
         "5",
         scalar::or_off(scalar::integer(1..=10_000)),
         "So many errors in a row take a backend out. An error is an answer `502`, `503` or `504`, one that is not \
-         HTTP, a connection that breaks off, `timeouts.response_header` and `.read`.",
+         HTTP, a connection that breaks off, `timeouts.write`, `.response_header` and `.read`.",
     );
     let error_percent = section.value(
         "error_percent",

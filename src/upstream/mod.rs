@@ -223,8 +223,19 @@ impl Upstream {
             balancer,
         };
         let published = self.slots.lock().publish(edition, Instant::now());
+        self.close_connections(&published.replaced.terms, &terms);
         wake(published.wakers);
+        self.settle_errors(&published.replaced, &terms);
         self.tell_changes(&published.replaced, ruling, &terms);
+    }
+
+    /// Whoever was taken out or let in again serves on fresh connections only.
+    fn close_connections(&self, was: &[Terms], is: &[Terms]) {
+        for ((backend, was), is) in self.backends.iter().zip(was).zip(is) {
+            if was.admitted != is.admitted {
+                backend.close_connections();
+            }
+        }
     }
 
     /// Tells one client from another, for its queue.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use pingora::Error;
 
+use super::account::Terms;
+use super::slots::Edition;
 use super::{BackendIndex, Lease, Upstream, connect, trial, wake};
 use crate::events::Event;
 use crate::policy::outlier::{Cause, Ejection, Misstep};
@@ -79,6 +81,7 @@ impl Upstream {
         let Some((ejection, wakers)) = ejected else {
             return;
         };
+        self.backend(index).close_connections();
         wake(wakers);
         self.backend(index).settle_errors();
         self.tell_ejection(index, &ejection, now);
@@ -90,6 +93,15 @@ impl Upstream {
             ejection,
             may_be_gone,
         ));
+    }
+
+    /// What those did before who are admitted anew is settled by that. `replaced` was in force until now.
+    pub(super) fn settle_errors(&self, replaced: &Edition, terms: &[Terms]) {
+        for ((backend, was), is) in self.backends.iter().zip(&replaced.terms).zip(terms) {
+            if is.admitted && !was.admitted {
+                backend.settle_errors();
+            }
+        }
     }
 
     fn trial_failed(&self, index: BackendIndex, trial: u32, misstep: Misstep, now: Instant) {
@@ -113,6 +125,7 @@ impl Upstream {
 
     /// The backend accepts connections: it is back, if it is out by this ejection still.
     pub(super) fn reinstate(&self, index: BackendIndex, ejection: u32) {
+        self.backend(index).close_connections();
         let wakers = self.slots.lock().reinstate(index, ejection, Instant::now());
         self.reinstated(index, wakers);
     }
@@ -137,6 +150,8 @@ impl Upstream {
         let Some(wakers) = wakers else {
             return;
         };
+        // What was under way when it was taken out may have failed since.
+        self.backend(index).settle_errors();
         self.events.publish(Event::BackendReinstated {
             upstream: self.params.name.clone(),
             backend: self.backend(index).name().clone(),

@@ -28,6 +28,8 @@ pub struct UpstreamParams {
     pub retry: RetryParams,
     /// When a backend is taken out, and for how long.
     pub outlier: OutlierParams,
+    /// Whether a connection to a backend serves several requests, one after the other.
+    pub keepalive: bool,
     /// How long a slot stays taken for a request that we gave up on, if the backend neither
     /// answers nor closes.
     pub busy_limit: Duration,

@@ -14,6 +14,7 @@ use super::*;
 use crate::policy::outlier::{Cause, OutlierParams};
 
 mod model;
+mod outliers;
 mod queue_model;
 
 fn seated(upstream: &Arc<Upstream>) -> Lease {

@@ -173,6 +173,7 @@ async fn an_answer_500_or_404_takes_nobody_out() {
 #[tokio::test]
 async fn a_connection_that_was_closed_after_an_answer_takes_nobody_out() {
     takes_nobody_out(backend("bad").hangs_up().start().await, 200).await;
+    takes_nobody_out(backend("bad").hangs_up_late().start().await, 200).await;
 }
 
 #[tokio::test]

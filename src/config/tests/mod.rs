@@ -95,6 +95,7 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
         },
         retry: RetryParams::default(),
         outlier: OutlierParams::default(),
+        keepalive: true,
         busy_limit: seconds(60),
         sources: Default::default(),
         backends,

@@ -832,7 +832,7 @@ fn weights_and_states_are_checked() {
         ),
         (
             upstreamed("outlier: {}"),
-            "c:6:7: maitred.upstreams.demo.outlier: unknown key, expected one of poller, balance, queue, timeouts, retry, outlier_detection, busy_limit, backends",
+            "c:6:7: maitred.upstreams.demo.outlier: unknown key, expected one of poller, balance, queue, timeouts, retry, outlier_detection, keepalive, busy_limit, backends",
         ),
         (
             upstreamed("outlier_detection: { errors: 3 }"),
@@ -871,6 +871,10 @@ fn weights_and_states_are_checked() {
             "c:6:50: maitred.upstreams.demo.outlier_detection.max_ejection_percent: 50% is not a whole number",
         ),
         (
+            upstreamed("keepalive: never"),
+            "c:6:18: maitred.upstreams.demo.keepalive: never is not one of on, off",
+        ),
+        (
             upstreamed("retry: { attempts: 0 }"),
             "c:6:26: maitred.upstreams.demo.retry.attempts: 0 is not in 1..=100",
         ),
@@ -880,7 +884,7 @@ fn weights_and_states_are_checked() {
         ),
         (
             upstreamed("retry: { on: [reset] }"),
-            "c:6:21: maitred.upstreams.demo.retry.on[0]: reset is not one of connect_failure, reset_before_response, stale_connection, 502, 503, 504, timeout",
+            "c:6:21: maitred.upstreams.demo.retry.on[0]: reset is not one of connect_failure, reset_before_response, stale_connection, invalid_response, 502, 503, 504, timeout",
         ),
         (
             upstreamed("retry: { budget_percent: 101 }"),

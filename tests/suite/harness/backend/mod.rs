@@ -69,6 +69,8 @@ enum Manner {
     SaysClose,
     /// Closes after each answer without having said so.
     HangsUp,
+    /// Closes when a second request comes on a connection.
+    HangsUpLate,
     /// Resets each connection as soon as it stands.
     ResetsOnAccept,
     /// Closes each connection as soon as it stands.
@@ -237,6 +239,11 @@ impl BackendBuilder {
     /// Closes after each answer without having said so.
     pub fn hangs_up(self) -> Self {
         self.with_manner(Manner::HangsUp)
+    }
+
+    /// Closes when a second request comes on a connection, which it never reads.
+    pub fn hangs_up_late(self) -> Self {
+        self.with_manner(Manner::HangsUpLate)
     }
 
     /// Resets each connection as soon as it stands.

@@ -84,6 +84,7 @@ impl Params {
 
 impl Shared {
     async fn serve(&self, wire: &mut Wire) -> io::Result<Ending> {
+        let mut exchanges = 0;
         loop {
             let Some(head) = wire.read_head().await? else {
                 return Ok(Ending::Close);
@@ -94,6 +95,10 @@ impl Shared {
                 wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npong")
                     .await?;
                 continue;
+            }
+            exchanges += 1;
+            if exchanges > 1 && self.params.manner == Manner::HangsUpLate {
+                return Ok(Ending::Close);
             }
             if let Some(ending) = self.exchange(wire, &head).await? {
                 return Ok(ending);
