@@ -5,7 +5,8 @@
 //!
 //! How we know that it has, by how far the request had come:
 //! - nothing was sent: there is no work, the slot is free at once;
-//! - the whole request was sent, no answer yet: we wait for the answer's first byte or the close,
+//! - the whole request was sent, no answer yet: we wait for the answer's first byte or the close (unless that byte
+//!   has come in this very moment, and Pingora has read it: the system knows when there was one),
 //!   and say nothing: some servers close at the first sign of a client gone and work on all the
 //!   same (asyncio ones, for example), and the close would fool us;
 //! - part of the request was sent, or part of the answer came: we send FIN, so that a server which
@@ -21,8 +22,10 @@
 //! here: its request goes on to its end, see `door::ClientStream`.)
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
+use pingora::protocols::l4::ext::get_tcp_info;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -216,7 +219,7 @@ async fn keep(lease: Lease, socket: Option<BackendSocket>, stage: Stage) {
 
 async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) -> io::Result<()> {
     let mut stream = TcpStream::from_std(socket.into_std()?)?;
-    if stage == Stage::Sent {
+    if stage == Stage::Sent && !has_answered(&stream) {
         stream.readable().await?;
     }
     // Fails only where the backend has closed already.
@@ -227,6 +230,12 @@ async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) ->
         sleep(longest_pause).await;
     }
     Ok(())
+}
+
+/// Whether something was received after the last of what was sent. Of a Unix socket the system keeps no such times.
+fn has_answered(stream: &TcpStream) -> bool {
+    get_tcp_info(stream.as_raw_fd())
+        .is_ok_and(|info| info.tcpi_last_data_recv < info.tcpi_last_data_sent)
 }
 
 /// Reads until the backend closes. If it does not stop, returns its longest pause so far.
@@ -385,6 +394,27 @@ mod tests {
             0
         );
         assert_eq!(in_flight(&upstream), (1, 1), "it has not closed yet");
+        drop(backend);
+        until_free(&upstream).await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_read_already_is_not_waited_for() {
+        let (upstream, mut work, mut backend) = work().await;
+        let socket = work.socket.clone().unwrap();
+        let mut pingora = TcpStream::from_std(socket.into_std().unwrap()).unwrap();
+        let mut byte = [0];
+        work.sending();
+        pingora.write_all(b"?").await.unwrap();
+        work.sent();
+        backend.read_exact(&mut byte).await.unwrap();
+        // The system's clock for this ticks some hundred times a second.
+        sleep(Duration::from_millis(50)).await;
+        backend.write_all(b"!").await.unwrap();
+        pingora.read_exact(&mut byte).await.unwrap();
+        drop((pingora, work));
+        let heard = timeout(SOON, backend.read(&mut byte)).await;
+        assert_eq!(heard.unwrap().unwrap(), 0, "it is told that nobody waits");
         drop(backend);
         until_free(&upstream).await;
     }

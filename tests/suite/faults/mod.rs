@@ -9,3 +9,4 @@ mod lost;
 mod matrix;
 mod posts;
 mod scene;
+mod timing;
