@@ -79,6 +79,7 @@ impl Scene {
             "connect_failure",
             "reset_before_response",
             "stale_connection",
+            "invalid_response",
             "503"
         ]);
         let rest = format!("{}ms", REST.as_millis());

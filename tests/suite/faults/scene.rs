@@ -108,6 +108,7 @@ impl Scene {
             "connect_failure",
             "reset_before_response",
             "stale_connection",
+            "invalid_response",
             "timeout"
         ]);
         let rest = json!({ "base_ejection": "1s", "max_ejection": "2s" });
