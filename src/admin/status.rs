@@ -85,7 +85,8 @@ struct BackendStatus {
     eligible: bool,
     /// Why it may not be chosen.
     why_not: Option<String>,
-    /// What it was taken out for, if it was.
+    /// What it was taken out for; absent if it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     ejection: Option<EjectionStatus>,
     /// The file calls it sick and is not believed yet: it turned too many sick at once.
     doubted: bool,

@@ -161,7 +161,8 @@ async fn takes_nobody_out(bad: Backend, answered: u16) {
         assert!([200, answered].contains(&status), "{status}");
     }
     assert_eq!(history(&lb, "bad").await, []);
-    assert_eq!(bad.served(), 5);
+    // What met a closed connection went elsewhere, and the next came again.
+    assert!(bad.served() >= 4, "{}", bad.served());
 }
 
 #[tokio::test]
