@@ -1,0 +1,376 @@
+//! Owns the clients: each sends a request, looks at its answer, takes a breath, and sends the next one over the same
+//! connection, if it has one.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::farm::{Farm, UPSTREAMS};
+use crate::fault::some_millis;
+use crate::gate::Gate;
+use crate::http::{Head, LAST_CHUNK, Wire, chunks};
+use crate::message::{ID, Wish, backend_of, body_of, fault_in_body, fault_in_head};
+use crate::proxy::Admin;
+use crate::tally::{Tally, Verdict};
+
+/// Longer than the proxy may take for the longest request; who waits for that long waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As much of a body as the proxy keeps to send it again.
+const BODY_BYTES_MAX: usize = 60 * 1024;
+
+/// What a client is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// `GET`, and now and then `HEAD`.
+    Get,
+    /// With a body, which may come slowly.
+    Put,
+    /// The same, but may not be done twice.
+    Post,
+    /// `GET`, and goes away before it has the answer.
+    Leaver,
+    /// `GET`, once in a while over a connection that is idle in between.
+    Rare,
+}
+
+/// All clients.
+pub struct Clients {
+    tasks: JoinSet<()>,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    port: u16,
+    admin: Admin,
+    gate: Gate,
+    farm: Rc<Farm>,
+    tally: RefCell<Tally>,
+    connections: Cell<u64>,
+}
+
+impl Clients {
+    /// So many, and a fifth of that who come rarely. They wait for the gate to open.
+    pub fn start(
+        count: usize,
+        port: u16,
+        admin: Admin,
+        gate: &Gate,
+        farm: &Rc<Farm>,
+        rng: &mut Rng,
+    ) -> Self {
+        let shared = Rc::new(Shared {
+            port,
+            admin,
+            gate: gate.clone(),
+            farm: Rc::clone(farm),
+            tally: RefCell::new(Tally::new()),
+            connections: Cell::new(0),
+        });
+        let mut tasks = JoinSet::new();
+        for number in 0..count + count / 5 {
+            let class = class_of(number, count);
+            let client = Client::new(number, class, rng.fork(), Rc::clone(&shared));
+            tasks.spawn_local(client.live());
+        }
+        Self { tasks, shared }
+    }
+
+    pub fn tally(&self) -> std::cell::Ref<'_, Tally> {
+        self.shared.tally.borrow()
+    }
+
+    /// How many connections they have open.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.get()
+    }
+
+    /// Once the gate has ended.
+    pub async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn class_of(number: usize, count: usize) -> Class {
+    match number * 20 / count {
+        0..11 => Class::Get,
+        11..15 => Class::Put,
+        15..18 => Class::Post,
+        18..20 => Class::Leaver,
+        _ => Class::Rare,
+    }
+}
+
+struct Client {
+    class: Class,
+    number: usize,
+    sent: u64,
+    rng: Rng,
+    connection: Option<Connection>,
+    shared: Rc<Shared>,
+}
+
+/// A connection, counted as long as it lives.
+struct Connection {
+    wire: Wire,
+    _counted: Counted,
+}
+
+struct Counted(Rc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+/// What a request is to be.
+struct Plan {
+    id: String,
+    method: &'static str,
+    upstream: &'static str,
+    wish: Wish,
+    body: Vec<u8>,
+    is_chunked: bool,
+    /// Between two pieces of the body.
+    pace: Duration,
+}
+
+/// How far an answer came.
+enum End {
+    Whole(Head, Vec<u8>),
+    BrokenOff(Head, io::Error),
+    Nothing(io::Error),
+}
+
+impl Client {
+    fn new(number: usize, class: Class, rng: Rng, shared: Rc<Shared>) -> Self {
+        Self {
+            class,
+            number,
+            sent: 0,
+            rng,
+            connection: None,
+            shared,
+        }
+    }
+
+    async fn live(mut self) {
+        loop {
+            let pause = match self.class {
+                Class::Rare => some_millis(&mut self.rng, 2_000..15_000),
+                _ => some_millis(&mut self.rng, 0..500),
+            };
+            let Some(_busy) = self.shared.gate.clone().pass(pause).await else {
+                return;
+            };
+            let plan = self.plan();
+            let begun = Instant::now();
+            let verdict = match self.class {
+                Class::Leaver => self.leave(&plan).await,
+                _ => self.ask(&plan, begun).await,
+            };
+            let took = begun.elapsed();
+            let mut tally = self.shared.tally.borrow_mut();
+            let is_failure = tally.count(self.class, &plan.id, took, &verdict);
+            let is_told = tally.has_room();
+            drop(tally);
+            if is_failure {
+                let why = match is_told {
+                    true => self.shared.admin.explain(&plan.id).await,
+                    false => String::new(),
+                };
+                let mut tally = self.shared.tally.borrow_mut();
+                tally.complain(&plan.id, took, &verdict, &why);
+            }
+        }
+    }
+
+    fn plan(&mut self) -> Plan {
+        self.sent += 1;
+        let rng = &mut self.rng;
+        let id = format!("{:?}-{}-{}", self.class, self.number, self.sent).to_lowercase();
+        let takes = match rng.u8(..100) {
+            _ if self.class == Class::Leaver => some_millis(rng, 50..300),
+            0..80 => some_millis(rng, 1..10),
+            80..98 => some_millis(rng, 10..60),
+            _ => some_millis(rng, 100..400),
+        };
+        let bytes = match rng.u8(..10) {
+            0 => rng.usize(10_000..150_000),
+            _ => rng.usize(1..2_000),
+        };
+        let pause = match rng.u8(..20) {
+            0 => some_millis(rng, 20..200),
+            _ => Duration::ZERO,
+        };
+        let method = match self.class {
+            Class::Put => "PUT",
+            Class::Post => "POST",
+            _ if rng.u8(..20) == 0 => "HEAD",
+            _ => "GET",
+        };
+        let body = match method {
+            "PUT" | "POST" if rng.u8(..5) == 0 => body_of(&id, rng.usize(..BODY_BYTES_MAX)),
+            "PUT" | "POST" => body_of(&id, rng.usize(..1_000)),
+            _ => Vec::new(),
+        };
+        Plan {
+            // A fifth goes where only one is served at a time, which is as much as those can do.
+            upstream: UPSTREAMS[usize::from(rng.u8(..5) > 0)].0,
+            method,
+            wish: Wish {
+                takes,
+                bytes,
+                is_chunked: rng.u8(..3) == 0,
+                pause,
+            },
+            is_chunked: !body.is_empty() && rng.u8(..4) == 0,
+            body,
+            pace: some_millis(rng, 0..20) * u32::from(rng.u8(..10) == 0),
+            id,
+        }
+    }
+
+    async fn ask(&mut self, plan: &Plan, begun: Instant) -> Verdict {
+        let end = match timeout(PATIENCE, self.exchange(plan)).await {
+            Ok(end) => end,
+            Err(_) => End::Nothing(io::ErrorKind::TimedOut.into()),
+        };
+        if let End::Whole(head, _) = &end {
+            if head.says_close() {
+                self.connection = None;
+            }
+        } else {
+            self.connection = None;
+        }
+        judge(plan, end, |backend| {
+            let farm = &self.shared.farm;
+            farm.may_have_broken_off(backend, begun, Instant::now())
+        })
+    }
+
+    /// Asks, and goes away within the time that the backend takes.
+    async fn leave(&mut self, plan: &Plan) -> Verdict {
+        let patience = plan.wish.takes.mul_f64(self.rng.f64());
+        let is_reset = self.rng.bool();
+        // If it is not answered sooner, which may only be a refusal.
+        let _ = timeout(patience, self.exchange(plan)).await;
+        if let Some(connection) = self.connection.take()
+            && is_reset
+        {
+            connection.wire.reset();
+        }
+        Verdict::Left
+    }
+
+    async fn exchange(&mut self, plan: &Plan) -> End {
+        let wire = match self.wire().await {
+            Ok(wire) => wire,
+            Err(error) => return End::Nothing(error),
+        };
+        // A proxy that has answered need not read on.
+        let sent = plan.send(wire).await;
+        let head = match wire.read_head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                return End::Nothing(sent.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
+            }
+            Err(error) => return End::Nothing(error),
+        };
+        if plan.method == "HEAD" {
+            return End::Whole(head, Vec::new());
+        }
+        match wire.read_body(&head).await {
+            Ok(body) => End::Whole(head, body),
+            Err(error) => End::BrokenOff(head, error),
+        }
+    }
+
+    /// The connection that is there, or a new one.
+    async fn wire(&mut self) -> io::Result<&mut Wire> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let wire = Wire::connect(self.shared.port).await?;
+                let connections = &self.shared.connections;
+                connections.set(connections.get() + 1);
+                let _counted = Counted(Rc::clone(&self.shared));
+                Connection { wire, _counted }
+            }
+        };
+        Ok(&mut self.connection.insert(connection).wire)
+    }
+}
+
+impl Plan {
+    fn head(&self) -> String {
+        let framing = match self.body.len() {
+            _ if self.is_chunked => "Transfer-Encoding: chunked\r\n".into(),
+            0 if self.method == "GET" || self.method == "HEAD" => String::new(),
+            length => format!("Content-Length: {length}\r\n"),
+        };
+        format!(
+            "{} /{}?{} HTTP/1.1\r\nHost: soak\r\n{ID}: {}\r\n{framing}\r\n",
+            self.method,
+            self.upstream,
+            self.wish.query(),
+            self.id,
+        )
+    }
+
+    async fn send(&self, wire: &mut Wire) -> io::Result<()> {
+        let body = match self.is_chunked {
+            true => [&chunks(&self.body, 4096), LAST_CHUNK].concat(),
+            false => self.body.clone(),
+        };
+        if self.pace.is_zero() {
+            return wire.write(&[self.head().as_bytes(), &body].concat()).await;
+        }
+        wire.write(self.head().as_bytes()).await?;
+        for piece in body.chunks(8 * 1024) {
+            sleep(self.pace).await;
+            wire.write(piece).await?;
+        }
+        Ok(())
+    }
+}
+
+/// `may_break_off`: whether this backend may have broken off an answer while the request was under way.
+fn judge(plan: &Plan, end: End, may_break_off: impl FnOnce(&str) -> bool) -> Verdict {
+    let (head, body) = match end {
+        End::Nothing(error) => return Verdict::Failed(format!("no answer: {error}")),
+        End::BrokenOff(head, error) => (head, Err(error)),
+        End::Whole(head, body) => (head, Ok(body)),
+    };
+    if head.status() != 200 {
+        let body = String::from_utf8_lossy(body.as_deref().unwrap_or_default()).into_owned();
+        return Verdict::Failed(format!("status {}: {}", head.status(), body.trim_end()));
+    }
+    if let Some(fault) = fault_in_head(&head, &plan.id, &plan.body) {
+        return Verdict::Wrong(fault);
+    }
+    let bytes = if plan.method == "HEAD" {
+        0
+    } else {
+        plan.wish.bytes
+    };
+    match body {
+        Ok(body) => match fault_in_body(&body, &plan.id, bytes) {
+            Some(fault) => Verdict::Wrong(fault),
+            None => Verdict::Answered,
+        },
+        Err(_) if backend_of(&head).is_some_and(may_break_off) => Verdict::BrokenOff,
+        Err(error) => {
+            let backend = backend_of(&head).unwrap_or("nobody");
+            Verdict::Failed(format!(
+                "{backend} was sound, and its answer broken off: {error}"
+            ))
+        }
+    }
+}
