@@ -35,8 +35,9 @@ use pingora::protocols::{
 };
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::timer::Timer;
 use crate::upstream::{BackendSocket, LeaseWatch};
 
 /// How much a client may send before it is asked for. It is read at all to see the client leave.
@@ -70,7 +71,7 @@ pub struct ClientStream {
     early: Vec<u8>,
     /// Bytes read for the request under way.
     delivered: u64,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// A write that makes no progress.
     stall: Option<Stall>,
     state: Mutex<State>,
@@ -115,7 +116,7 @@ impl ClientStream {
             first: None,
             early: Vec::new(),
             delivered: 0,
-            timer: None,
+            timer: Timer::default(),
             stall: None,
             state: Mutex::default(),
         }
@@ -319,19 +320,9 @@ impl ClientStream {
         let Some((at, awaited)) = state.deadline else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        if timer.deadline() > at {
-            timer.as_mut().reset(at);
-        }
-        ready!(timer.as_mut().poll(context));
-        while timer.deadline() < at {
-            // It was set for an earlier phase.
-            timer.as_mut().reset(at);
-            ready!(timer.as_mut().poll(context));
-        }
+        ready!(self.timer.poll_until(at, context));
         state.deadline = None;
         state.expired = Some(awaited);
-        self.timer = None;
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 

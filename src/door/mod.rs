@@ -8,6 +8,7 @@ mod client_stream;
 mod connections;
 mod departure;
 mod guard;
+mod timer;
 
 pub use client_stream::{Awaited, ClientStream};
 pub use connections::Connections;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use pingora::upstreams::peer::HttpPeer;
@@ -29,10 +29,6 @@ pub struct Backend {
     pub times: RequestTimes,
     /// How often it was taken out.
     pub ejections: Count,
-    /// When it was made; `last_served` counts from here.
-    made: Instant,
-    /// Microseconds after `made`; 0: never.
-    last_served: AtomicU64,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
     sightings: Sightings,
@@ -56,7 +52,6 @@ impl Backend {
             endpoint,
             problem: None,
         };
-        let now = Instant::now();
         Self {
             params: params.clone(),
             location: ArcSwap::from_pointee(location),
@@ -65,10 +60,8 @@ impl Backend {
             requests: RequestCounts::default(),
             times: RequestTimes::default(),
             ejections: Count::default(),
-            made: now,
-            last_served: AtomicU64::new(0),
             broken_off: AtomicU32::new(0),
-            sightings: Sightings::new(now),
+            sightings: Sightings::new(Instant::now()),
         }
     }
 
@@ -118,12 +111,9 @@ impl Backend {
 
     /// Counts an attempt that it answered.
     pub fn count_served(&self, now: Instant) {
-        self.note_heard(now);
+        self.sightings.note_served(now);
         self.broken_off.store(0, Relaxed);
         self.served.fetch_add(1, Relaxed);
-        let micros = now.saturating_duration_since(self.made).as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.last_served.store(micros.max(1), Relaxed);
     }
 
     /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
@@ -154,9 +144,6 @@ impl Backend {
 
     /// When it last answered.
     pub fn last_served(&self) -> Option<Instant> {
-        match self.last_served.load(Relaxed) {
-            0 => None,
-            micros => Some(self.made + Duration::from_micros(micros)),
-        }
+        self.sightings.served()
     }
 }

@@ -27,9 +27,13 @@ struct Taken {
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Arc<Upstream>, index: BackendIndex, ticket: Ticket) -> Self {
-        let sightings = upstream.backend(index).sightings();
-        sightings.note_given(Instant::now());
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        index: BackendIndex,
+        ticket: Ticket,
+        now: Instant,
+    ) -> Self {
+        upstream.backend(index).sightings().note_given(now);
         Self(Arc::new(Taken {
             upstream,
             index,
@@ -143,7 +147,10 @@ impl Future for Turn {
         };
         self.place = None;
         Poll::Ready(match call {
-            Call::Seated(index) => Ok(Lease::new(self.upstream.clone(), index, self.ticket)),
+            Call::Seated(index) => {
+                let upstream = self.upstream.clone();
+                Ok(Lease::new(upstream, index, self.ticket, Instant::now()))
+            }
             Call::Refused(refusal) => Err(refusal),
         })
     }

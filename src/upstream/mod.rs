@@ -229,19 +229,25 @@ impl Upstream {
     /// A request asks for a slot. With the ticket of an earlier lease it goes ahead of all who had none.
     pub fn arrive(self: &Arc<Self>, ask: Ask) -> Arrival {
         let decided = self.slots.lock().arrive(ask);
-        self.decided(decided)
+        self.decided(decided, ask)
     }
 
     /// The same, and notes what there was to choose from.
     pub fn arrive_noting(self: &Arc<Self>, ask: Ask, survey: &mut Survey) -> Arrival {
         let decided = self.slots.lock().arrive_noting(ask, survey);
-        self.decided(decided)
+        self.decided(decided, ask)
     }
 
-    fn decided(self: &Arc<Self>, (ticket, arrival): (Ticket, slots::Arrival)) -> Arrival {
+    fn decided(self: &Arc<Self>, decided: (Ticket, slots::Arrival), ask: Ask) -> Arrival {
+        let (ticket, arrival) = decided;
         match arrival {
             slots::Arrival::Seated(index) => {
-                Arrival::Seated(Lease::new(self.clone(), index, ticket))
+                let now = match ask {
+                    // Just now; another look at the clock would be one per request.
+                    Ask::First(guest) => guest.since,
+                    Ask::Again(..) => Instant::now(),
+                };
+                Arrival::Seated(Lease::new(self.clone(), index, ticket, now))
             }
             slots::Arrival::Waiting(place, displaced) => {
                 wake(displaced);

@@ -21,6 +21,7 @@ pub(super) struct Sightings {
     owing: Moment,
     given: Moment,
     heard: Moment,
+    served: Moment,
     failed: Moment,
     overdue: Moment,
 }
@@ -54,6 +55,7 @@ impl Sightings {
             owing: Moment::never(),
             given: Moment::never(),
             heard: Moment::never(),
+            served: Moment::never(),
             failed: Moment::never(),
             overdue: Moment::never(),
         }
@@ -61,11 +63,12 @@ impl Sightings {
 
     /// It was given a request.
     pub fn note_given(&self, now: Instant) {
+        let now = self.stamp(now);
         let was_idle = self.in_hand.fetch_add(1, Relaxed) == 0;
         if was_idle || self.owing.0.load(Relaxed) <= self.heard.0.load(Relaxed) {
-            self.owing.set(self.made, now);
+            self.owing.set(now);
         }
-        self.given.set(self.made, now);
+        self.given.set(now);
     }
 
     /// It has let go of a request.
@@ -75,15 +78,34 @@ impl Sightings {
 
     /// It has sent some of an answer, or taken some of a body that is sent on as it comes.
     pub fn note_heard(&self, now: Instant) {
-        self.heard.set(self.made, now);
+        self.heard.set(self.stamp(now));
+    }
+
+    /// It has sent the last byte of an answer.
+    pub fn note_served(&self, now: Instant) {
+        let now = self.stamp(now);
+        self.heard.set(now);
+        self.served.set(now);
     }
 
     /// An attempt failed on it, because it took too long or for another reason.
     pub fn note_failed(&self, now: Instant, is_overdue: bool) {
-        self.failed.set(self.made, now);
+        let now = self.stamp(now);
+        self.failed.set(now);
         if is_overdue {
-            self.overdue.set(self.made, now);
+            self.overdue.set(now);
         }
+    }
+
+    /// When it last sent the last byte of an answer.
+    pub fn served(&self) -> Option<Instant> {
+        self.served.get(self.made)
+    }
+
+    /// What a [`Moment`] keeps.
+    fn stamp(&self, at: Instant) -> u64 {
+        let micros = at.saturating_duration_since(self.made).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX).max(1)
     }
 
     fn silent(&self, now: Instant) -> Option<Duration> {
@@ -124,10 +146,8 @@ impl Moment {
         Self(AtomicU64::new(0))
     }
 
-    fn set(&self, made: Instant, now: Instant) {
-        let micros = now.saturating_duration_since(made).as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.0.store(micros.max(1), Relaxed);
+    fn set(&self, stamp: u64) {
+        self.0.store(stamp, Relaxed);
     }
 
     fn get(&self, made: Instant) -> Option<Instant> {

@@ -69,8 +69,7 @@ async fn abandoned_work_on_a_socket_keeps_its_slot() {
         .start()
         .await;
     assert_eq!(lb.ask(get("/home")).await.status, 504);
-    let mut next = lb.connect().await;
-    next.send(&get("/home")).await.unwrap();
+    let mut next = lb.send(&get("/home")).await;
     lb.has_waiting(1).await;
     assert_eq!(lb.backend_status("a").await["abandoned"], 1);
     a.release(2);
@@ -155,8 +154,7 @@ async fn a_socket_with_a_full_backlog_is_busy_and_not_dead() {
         .connect_timeout(10.secs())
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let mut client = lb.send(&get("/home")).await;
     lb.has_taken("a").await;
     tokio::time::sleep(200.millis()).await;
     assert!(lb.is_eligible("a").await);

@@ -169,8 +169,7 @@ impl Hall {
                     2 => post(&target("left", id)).promises(10),
                     _ => get(&target("left", id)),
                 };
-                let mut client = self.lb.connect().await;
-                client.send(&request).await.unwrap();
+                let client = self.lb.send(&request).await;
                 clients.push(client);
             }
             let complete = ten.len() - ten.len() / 3;

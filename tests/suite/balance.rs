@@ -145,8 +145,7 @@ async fn shares_of_a_stuck_and_a_quick_one(balance: &str) -> (usize, usize) {
     let lb = site.started().await;
     let mut clients = Vec::new();
     for requests in 1..=8 {
-        let mut client = lb.connect().await;
-        client.send(&get("/home")).await.unwrap();
+        let client = lb.send(&get("/home")).await;
         clients.push(client);
         until("it is answered or in service", 5.secs(), async || {
             stuck.begun() + quick.served() == requests

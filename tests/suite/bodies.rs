@@ -99,8 +99,7 @@ async fn an_answer_that_breaks_off_is_not_passed_on_as_whole() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nX-Backend: a\r\n\r\nonly this".to_vec();
     let a = backend("a").answers_raw(broken).start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let mut client = lb.send(&get("/home")).await;
     a.working_on(0).await;
     until("the answer is out", 2.secs(), async || a.served() == 1).await;
     a.kill().await;

@@ -327,8 +327,7 @@ async fn an_upload_that_takes_longer_than_busy_limit_is_work() {
     let lb = quick([&a]).busy_limit(1.secs()).start().await;
     let watch = Verdicts::of(lb.site());
     let poller = lb.site().start_poller();
-    let mut client = lb.connect().await;
-    client.send(&post("/home").promises(200_000)).await.unwrap();
+    let mut client = lb.send(&post("/home").promises(200_000)).await;
     for _ in 0..20 {
         client.send_bytes(&[b'x'; 10_000]).await.unwrap();
         tokio::time::sleep(200.millis()).await;
@@ -405,8 +404,7 @@ async fn an_answer_in_pieces_that_takes_longer_than_busy_limit_is_work() {
     let lb = quick([&a]).busy_limit(1.secs()).start().await;
     let watch = Verdicts::of(lb.site());
     let poller = lb.site().start_poller();
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let _client = lb.send(&get("/home")).await;
     until("ten pieces were sent", 10.secs(), async || {
         a.pieces.load(Ordering::Relaxed) >= 10
     })

@@ -10,11 +10,7 @@ async fn served_client() -> (Backend, Proxy, Client) {
         .response_header_timeout(500.millis())
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client
-        .send(&get("/home").id(1).accepts_json())
-        .await
-        .unwrap();
+    let client = lb.send(&get("/home").id(1).accepts_json()).await;
     a.working_on(1).await;
     (a, lb, client)
 }

@@ -189,8 +189,7 @@ async fn who_is_ejected_and_comes_back_is_told_with_the_cause() {
     let broken = json!({ "kind": "backend_ejected", "upstream": "web", "backend": "b", "cause": "broken_off" });
     saw(&lb, broken).await;
     a.kill().await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let _client = lb.send(&get("/home")).await;
     let refused =
         json!({ "kind": "backend_ejected", "backend": "a", "cause": "connection_refused" });
     saw(&lb, refused).await;
@@ -227,11 +226,10 @@ async fn names_that_resolve_or_do_not_are_told() {
 #[tokio::test]
 async fn the_life_of_the_process_is_told_to_its_end() {
     let a = backend("a").held().start().await;
-    let lb = proxy().upstream("web", [&a]).grace(1.secs()).start().await;
+    let lb = proxy().upstream("web", [&a]).grace(3.secs()).start().await;
     let address = lb.address().to_string();
     saw(&lb, json!({ "kind": "listening", "address": address })).await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let _client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     let mut follower = Follower::start(&lb, PAGE, None).await;
     let mut lb = lb;
@@ -240,7 +238,7 @@ async fn the_life_of_the_process_is_told_to_its_end() {
     while seen.last().is_none_or(|kind| kind != "grace_over") {
         let (kind, _, event) = follower.next().await;
         if kind == "stopping" {
-            assert_eq!(event["grace_seconds"], 1);
+            assert_eq!(event["grace_seconds"], 3);
         }
         seen.push(kind);
     }

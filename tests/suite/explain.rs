@@ -144,14 +144,9 @@ async fn every_field_is_documented() {
 async fn a_request_that_waited_is_explained_by_who_was_busy_and_for_how_long() {
     let a = backend("a").held().start().await;
     let lb = explaining([&a]).start().await;
-    let mut first = lb.connect().await;
-    first.send(&get("/home")).await.unwrap();
+    let _first = lb.send(&get("/home")).await;
     a.working_on(1).await;
-    let mut second = lb.connect().await;
-    second
-        .send(&get("/home").header("X-Request-Id", "waits"))
-        .await
-        .unwrap();
+    let mut second = lb.send(&get("/home").header("X-Request-Id", "waits")).await;
     lb.has_waiting(1).await;
     assert_eq!(
         lb.admin("/api/v1/explain/waits").await.status,
@@ -252,10 +247,7 @@ async fn refusals_and_time_outs_are_explained_with_the_reason_of_the_answer() {
         .response_header_timeout(300.millis())
         .start()
         .await;
-    let mut slow = lb.connect().await;
-    slow.send(&get("/home").header("X-Request-Id", "slow"))
-        .await
-        .unwrap();
+    let mut slow = lb.send(&get("/home").header("X-Request-Id", "slow")).await;
     a.working_on(1).await;
     let (status, refused) = ask(&lb, "refused").await;
     assert_eq!((status, &refused["reason"]), (503, &json!("queue_full")));
@@ -296,13 +288,9 @@ async fn refusals_and_time_outs_are_explained_with_the_reason_of_the_answer() {
 async fn a_client_that_left_while_it_waited_is_explained() {
     let a = backend("a").held().start().await;
     let lb = explaining([&a]).start().await;
-    let mut first = lb.connect().await;
-    first.send(&get("/home")).await.unwrap();
+    let _first = lb.send(&get("/home")).await;
     a.working_on(1).await;
-    let mut gone = lb.connect().await;
-    gone.send(&get("/home").header("X-Request-Id", "gone"))
-        .await
-        .unwrap();
+    let gone = lb.send(&get("/home").header("X-Request-Id", "gone")).await;
     lb.has_waiting(1).await;
     drop(gone);
     let gone = explained(&lb, "gone").await;

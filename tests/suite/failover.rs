@@ -149,8 +149,7 @@ async fn a_wait_for_backends_that_refuse_says_that_they_do() {
     for backend in &group {
         backend.kill().await;
     }
-    let mut first = lb.connect().await;
-    first.send(&get("/home").accepts_json()).await.unwrap();
+    let mut first = lb.send(&get("/home").accepts_json()).await;
     lb.has_waiting(1).await;
     let full = lb.ask(get("/home").accepts_json()).await;
     full.assert_refusal(503, "queue_full");

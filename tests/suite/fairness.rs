@@ -26,8 +26,7 @@ struct Hall<'a> {
 impl<'a> Hall<'a> {
     /// The first one is in work and nobody waits.
     async fn with_first(lb: &'a Proxy, busy: &Backend, first: Request) -> Self {
-        let mut client = lb.connect().await;
-        client.send(&first).await.unwrap();
+        let client = lb.send(&first).await;
         busy.working_on(1).await;
         let clients = vec![client];
         Self { lb, clients }
@@ -317,8 +316,7 @@ async fn an_urgent_request_waits_for_two_others_at_the_most() {
         let mut waits = Vec::new();
         for number in 0..COME {
             let before = format!("before{number}");
-            let mut other = lb.connect().await;
-            other.send(&urgent(&before, "high")).await.unwrap();
+            let mut other = lb.send(&urgent(&before, "high")).await;
             until("the other one is in service", 5.secs(), async || {
                 a.requests().last().is_some_and(|last| last.id() == before)
             })

@@ -130,8 +130,7 @@ async fn a_file_that_is_not_there_at_the_start_means_503_until_it_comes() {
 async fn a_backend_that_turns_sick_finishes_what_it_has() {
     let a = backend("a").held().start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let mut client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     lb.health(&[("a", false)]).await;
     a.release(1);
@@ -148,11 +147,9 @@ async fn who_waits_is_served_by_the_backend_that_turns_healthy() {
         .with_down("b")
         .start()
         .await;
-    let mut first = lb.connect().await;
-    first.send(&get("/home")).await.unwrap();
+    let mut first = lb.send(&get("/home")).await;
     a.working_on(1).await;
-    let mut second = lb.connect().await;
-    second.send(&get("/home")).await.unwrap();
+    let mut second = lb.send(&get("/home")).await;
     lb.has_waiting(1).await;
     lb.health(&[("b", true)]).await;
     assert_eq!(second.receive("GET").await.unwrap().backend(), Some("b"));

@@ -102,11 +102,9 @@ async fn a_drained_backend_finishes_what_it_has_and_waiters_move_on() {
         .with_down("b")
         .start()
         .await;
-    let mut first = lb.connect().await;
-    first.send(&get("/home")).await.unwrap();
+    let mut first = lb.send(&get("/home")).await;
     a.working_on(1).await;
-    let mut second = lb.connect().await;
-    second.send(&get("/home")).await.unwrap();
+    let mut second = lb.send(&get("/home")).await;
     lb.has_waiting(1).await;
     let text = r#"{"a": {"healthy": true, "state": "drain"}, "b": true}"#;
     says(&lb, text, "a", "why_not", "its state is drain").await;
@@ -141,8 +139,7 @@ async fn the_file_wins_over_what_the_proxy_sees_and_the_status_says_that_they_di
         .with_down("b")
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let mut client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     lb.health(&[("a", false), ("b", true)]).await;
     assert_eq!(lb.backend_status("a").await["disagrees"], false);

@@ -21,15 +21,13 @@ fn of_kind(id: usize) -> (Request, Vec<u8>) {
 async fn who_leaves_while_waiting_never_reaches_the_backend() {
     let a = backend("a").held().start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
-    let mut first = lb.connect().await;
-    first.send(&get("/home").id("first")).await.unwrap();
+    let mut first = lb.send(&get("/home").id("first")).await;
     a.working_on(1).await;
 
     let mut waiting: Vec<(usize, Client)> = Vec::new();
     for id in 0..CLIENTS {
         let (request, part) = of_kind(id);
-        let mut client = lb.connect().await;
-        client.send(&request).await.unwrap();
+        let mut client = lb.send(&request).await;
         client.send_bytes(&part).await.unwrap();
         waiting.push((id, client));
     }
@@ -89,8 +87,7 @@ async fn assert_waves_leave_nothing_behind(leaves: impl AsyncFn(&[Backend], Vec<
     for _ in 0..5 {
         let mut clients = Vec::new();
         for _ in 0..200 {
-            let mut client = lb.connect().await;
-            client.send(&get("/home")).await.unwrap();
+            let client = lb.send(&get("/home")).await;
             clients.push(client);
         }
         leaves(&group, clients).await;

@@ -55,8 +55,7 @@ async fn a_waiting_request_costs_less_than_4_kilobytes() {
         .alone()
         .start()
         .await;
-    let mut busy = lb.connect().await;
-    busy.send(&get("/home")).await.unwrap();
+    let _busy = lb.send(&get("/home")).await;
     a.working_on(1).await;
     let mut clients = Vec::new();
     for number in 0..WAITING {

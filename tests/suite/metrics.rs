@@ -103,8 +103,7 @@ async fn faults_are_counted_by_what_they_were() {
         200,
         "by b, after a retry"
     );
-    let mut busy = lb.connect().await;
-    busy.send(&get("/home")).await.unwrap();
+    let mut busy = lb.send(&get("/home")).await;
     b.working_on(1).await;
     assert_eq!(lb.ask(get("/home")).await.status, 503);
     assert_eq!(busy.receive("GET").await.unwrap().status, 200);
@@ -157,8 +156,7 @@ async fn what_is_the_case_now_is_told() {
     drop(first);
     let mut clients = Vec::new();
     for _ in 0..5 {
-        let mut client = lb.connect().await;
-        client.send(&get("/home")).await.unwrap();
+        let client = lb.send(&get("/home")).await;
         clients.push(client);
     }
     lb.has_waiting(3).await;

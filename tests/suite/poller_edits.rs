@@ -46,26 +46,12 @@ async fn logs(poller: &Program, text: &str) {
     until(&what, 15.secs(), async || poller.log().contains(text)).await;
 }
 
-async fn is_written(site: &Site) {
-    let modified = || {
-        fs::metadata(site.health_path())
-            .unwrap()
-            .modified()
-            .unwrap()
-    };
-    let before = modified();
-    until("the file is written", 5.secs(), async || {
-        modified() > before
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn half_an_edit_is_left_alone() {
     let group = three().await;
     let site = site_of(&group);
     let poller = site.start_poller();
-    is_written(&site).await;
+    site.is_written().await;
     fs::write(site.health_path(), HALF).unwrap();
     // Nobody can see that nothing happens but by waiting.
     let pings = group[0].pings();
@@ -89,7 +75,7 @@ async fn a_spoilt_file_is_replaced_by_what_it_said_before_and_kept() {
     let drained = json!({ "a": { "healthy": true, "state": "drain" }, "mine": false });
     site.health_says(&drained.to_string());
     let poller = site.start_poller();
-    is_written(&site).await;
+    site.is_written().await;
     // A good edit that the poller has no occasion to write before the next one.
     let kept = json!({ "a": { "healthy": true, "state": "drain", "note": 1 }, "mine": false });
     site.health_says(&kept.to_string());
@@ -147,7 +133,7 @@ async fn a_slow_write_in_place_is_not_lost() {
     let site = site_of(&three().await);
     let poller = site.start_poller();
     for round in 0..3 {
-        is_written(&site).await;
+        site.is_written().await;
         let text = json!({ "a": true, "b": true, "c": true, "round": { "healthy": false, "note": round, "long": "x".repeat(400) } });
         let (path, bytes) = (site.health_path(), text.to_string());
         let writing = tokio::task::spawn_blocking(move || {
@@ -158,7 +144,7 @@ async fn a_slow_write_in_place_is_not_lost() {
             }
         });
         writing.await.unwrap();
-        is_written(&site).await;
+        site.is_written().await;
         assert_eq!(site.report()["round"]["note"], round, "{}", text_of(&site));
     }
     assert!(!poller.log().contains("not written"), "{}", poller.log());
@@ -174,7 +160,7 @@ async fn a_field_that_nobody_accepts_is_dropped_and_told_once() {
         .await;
     let site = lb.site();
     let poller = site.start_poller();
-    is_written(site).await;
+    site.is_written().await;
     let bad = json!({
         "a": { "healthy": true, "weight": 0, "state": "drain" },
         "b": { "healthy": true, "max_in_flight": "2", "state": "maint" },
@@ -193,12 +179,12 @@ async fn a_field_that_nobody_accepts_is_dropped_and_told_once() {
     });
     assert_eq!(site.report(), mended);
     assert_eq!(copy_of(site), bad.to_string());
-    is_written(site).await;
-    is_written(site).await;
+    site.is_written().await;
+    site.is_written().await;
     assert_eq!(poller.log().matches("health file mended").count(), 1);
     let pings = group[1].pings();
-    is_written(site).await;
-    is_written(site).await;
+    site.is_written().await;
+    site.is_written().await;
     assert!(group[1].pings() <= pings + 1, "b is in maintenance");
 }
 
@@ -207,13 +193,13 @@ async fn a_poller_whose_lock_is_taken_away_writes_no_more_until_it_is_back() {
     let (group, other) = (three().await, [backend("other").start().await]);
     let (site, second_site) = (site_of(&group), site_of(&other));
     let first = site.start_poller();
-    is_written(&site).await;
+    site.is_written().await;
     let shared = site.health_path().display().to_string();
     second_site.edit_config(|config| config["maitred"]["health"]["file"] = shared.into());
     first.freeze_family();
     fs::remove_file(site.path(".health_status.json.lock")).unwrap();
     let mut second = second_site.start_poller();
-    is_written(&site).await;
+    site.is_written().await;
     first.thaw_family();
     logs(&first, "is written by another poller").await;
     fs::remove_file(site.health_path()).unwrap();
@@ -221,7 +207,7 @@ async fn a_poller_whose_lock_is_taken_away_writes_no_more_until_it_is_back() {
         site.report() == json!({ "other": true })
     })
     .await;
-    is_written(&site).await;
+    site.is_written().await;
     assert_eq!(site.report(), json!({ "other": true }));
     second.kill();
     logs(&first, "written again").await;
@@ -249,7 +235,7 @@ async fn a_clock_that_is_behind_is_told_once_at_most_and_holds_nothing_up() {
     let site = site_of(&three().await);
     let poller = site.start_poller_by(&command);
     for _ in 0..5 {
-        is_written(&site).await;
+        site.is_written().await;
     }
     let told = poller.log().matches("from the future").count();
     assert!(told <= 1, "{}", poller.log());

@@ -134,8 +134,7 @@ async fn a_busy_backend_s_pings_are_inconclusive_and_evidence_is_counted() {
         .await;
     let _poller = lb.site().start_poller();
     served(address).await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let _client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     reaches(
         address,

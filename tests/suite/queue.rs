@@ -51,8 +51,7 @@ async fn two_thousand_clients_are_served_one_at_a_time() {
 
 /// A request from a client of its own, known to wait before this returns.
 async fn join_queue(lb: &Proxy, id: usize, waiting: u64) -> Client {
-    let mut client = lb.connect().await;
-    client.send(&get("/home").id(id)).await.unwrap();
+    let client = lb.send(&get("/home").id(id)).await;
     lb.has_waiting(waiting).await;
     client
 }

@@ -28,8 +28,7 @@ async fn a_chunked_body_is_sent_whole_to_the_next_backend() {
 
 /// Asks and reads the answer in a task of its own.
 async fn ask_aside(lb: &Proxy, target: &str) -> JoinHandle<Response> {
-    let mut client = lb.connect().await;
-    client.send(&get(target)).await.unwrap();
+    let mut client = lb.send(&get(target)).await;
     tokio::spawn(async move { client.receive("GET").await.unwrap() })
 }
 

@@ -42,16 +42,14 @@ fn count_of(backend: &Backend, id: &str) -> usize {
 async fn a_client_that_leaves_in_mid_service_leaves_its_slot_taken() {
     let a = backend("a").held().start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
-    let mut leaver = lb.connect().await;
-    leaver.send(&get("/home").id("leaver")).await.unwrap();
+    let leaver = lb.send(&get("/home").id("leaver")).await;
     a.working_on(1).await;
     drop(leaver);
     until("the status shows it", 2.secs(), async || {
         lb.backend_status("a").await["abandoned"] == 1
     })
     .await;
-    let mut next = lb.connect().await;
-    next.send(&get("/home").id("next")).await.unwrap();
+    let mut next = lb.send(&get("/home").id("next")).await;
     lb.has_waiting(1).await;
     assert_eq!(
         a.begun(),
@@ -116,8 +114,7 @@ async fn an_abandoned_backend_that_dies_gives_its_slot_back_at_once() {
         .with_down("b")
         .start()
         .await;
-    let mut leaver = lb.connect().await;
-    leaver.send(&get("/home")).await.unwrap();
+    let leaver = lb.send(&get("/home")).await;
     a.working_on(1).await;
     drop(leaver);
     until("the status shows it", 2.secs(), async || {
@@ -142,8 +139,7 @@ async fn an_invalid_answer_leaves_the_slot_taken_until_the_backend_closes() {
     let invalid = lb.ask(get("/home").accepts_json()).await;
     invalid.assert_refusal(502, "invalid_response");
     lb.has_taken("a").await;
-    let mut next = lb.connect().await;
-    next.send(&get("/home")).await.unwrap();
+    let mut next = lb.send(&get("/home")).await;
     lb.has_waiting(1).await;
     assert_eq!(a.begun(), 1);
     a.release(1);

@@ -84,8 +84,7 @@ async fn slow_downloads_hold_no_slot() {
 async fn a_small_body_that_comes_in_pieces_arrives_whole() {
     let a = backend("a").start().await;
     let lb = proxy().upstream("web", [&a]).start().await;
-    let mut client = lb.connect().await;
-    client.send(&post("/home").promises(500)).await.unwrap();
+    let mut client = lb.send(&post("/home").promises(500)).await;
     for _ in 0..50 {
         client.send_bytes(&[b'x'; 10]).await.unwrap();
         tokio::time::sleep(1.millis()).await;

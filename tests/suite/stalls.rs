@@ -52,8 +52,7 @@ async fn a_client_that_pauses_is_not_taken_for_a_backend_that_does() {
         .read_timeout(500.millis())
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let mut client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     tokio::time::sleep(1500.millis()).await;
     assert_eq!(a.served(), 0, "the pause was felt");
@@ -69,8 +68,7 @@ async fn an_upload_that_pauses_is_not_taken_for_a_backend_that_does() {
         .response_header_timeout(500.millis())
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client.send(&post("/home").promises(200_000)).await.unwrap();
+    let mut client = lb.send(&post("/home").promises(200_000)).await;
     client.send_bytes(&[b'x'; 100_000]).await.unwrap();
     a.working_on(1).await;
     tokio::time::sleep(1200.millis()).await;

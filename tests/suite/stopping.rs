@@ -13,16 +13,14 @@ async fn busy(grace_secs: u64) -> (Backend, Proxy, Client) {
         .grace(grace_secs.secs())
         .start()
         .await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     (a, lb, client)
 }
 
 /// A second client, known to wait.
 async fn waiting_client(lb: &Proxy) -> Client {
-    let mut client = lb.connect().await;
-    client.send(&get("/home").accepts_json()).await.unwrap();
+    let client = lb.send(&get("/home").accepts_json()).await;
     lb.has_waiting(1).await;
     client
 }
@@ -161,8 +159,7 @@ async fn a_request_that_never_ends_does_not_outlast_the_grace() {
     let a = backend("a").held().start().await;
     let lb = proxy().upstream("web", [&a]).grace(2.secs()).alone();
     let mut lb = lb.start().await;
-    let mut client = lb.connect().await;
-    client.send(&get("/home")).await.unwrap();
+    let _client = lb.send(&get("/home")).await;
     a.working_on(1).await;
     lb.program().terminate();
     let (_, took) = lb.program().wait_exit(5.secs()).await;

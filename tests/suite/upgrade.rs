@@ -38,8 +38,7 @@ async fn assert_echoes(client: &mut Client, word: &[u8]) {
 /// Asserts that the next client waits until the backend has let go of the upgraded connection.
 async fn assert_next_waits_for_the_backend(a: &Backend, lb: &Proxy) {
     lb.has_taken("a").await;
-    let mut next = lb.connect().await;
-    next.send(&get("/home")).await.unwrap();
+    let mut next = lb.send(&get("/home")).await;
     lb.has_waiting(1).await;
     assert_eq!(a.begun(), 1);
     a.release(1);

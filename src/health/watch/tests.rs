@@ -156,7 +156,8 @@ async fn the_same_content_written_anew_is_published() {
     assert!(Arc::ptr_eq(&before.report.unwrap(), &after.report.unwrap()));
 }
 
-/// Overwrites the file a byte per millisecond, a hundred times, waiting until each is obeyed. Exactly
+/// Overwrites the file a byte per millisecond until that was done a hundred times in no longer than anyone means
+/// to take for it (on a machine that is busy elsewhere, some take longer), waiting until each is obeyed. Exactly
 /// one of two backends is healthy in every version, and half of a change would make it none or two.
 async fn writes_slowly(truncate: bool) {
     let one_of = [r#"{"a": true,"b":false}"#, r#"{"a":false,"b": true}"#];
@@ -171,8 +172,8 @@ async fn writes_slowly(truncate: bool) {
         }
         seen
     });
-    let mut too_long = Vec::new();
-    for round in 1..=100 {
+    let (mut in_time, mut too_long) = (0, Vec::new());
+    for round in 1.. {
         let path = watched.path.clone();
         let text = one_of[round % 2];
         let start = Instant::now();
@@ -189,7 +190,13 @@ async fn writes_slowly(truncate: bool) {
         watched.until_a_is(round % 2 == 0).await;
         if start.elapsed() >= GRACE {
             too_long.push(start..Instant::now());
+        } else {
+            in_time += 1;
         }
+        if in_time == 100 {
+            break;
+        }
+        assert!(too_long.len() < 300, "{in_time} in time");
     }
     watched.task.abort();
     for (at, event) in timeout(DEADLINE, seen).await.unwrap().unwrap() {
@@ -203,8 +210,6 @@ async fn writes_slowly(truncate: bool) {
             event.state
         );
     }
-    // On a machine that is busy elsewhere, some writes take longer than anyone means them to.
-    assert!(too_long.len() < 50, "{} took too long", too_long.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

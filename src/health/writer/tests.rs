@@ -215,6 +215,11 @@ fn what_somebody_else_has_just_changed_is_left_alone_for_a_moment() {
 fn a_slow_writer_is_waited_for() {
     let (_directory, path) = file_with("{}");
     let mut writer = patient(&path);
+    // It writes for longer than that, and no pause of it is nearly as long.
+    writer.patience = Patience {
+        busy: Duration::from_secs(1),
+        spoilt: Duration::from_secs(6),
+    };
     waits(&mut writer, true);
     let text = r#"{"a": {"healthy": true, "state": "drain"}, "x": true}"#;
     let mut file = File::create(&path).unwrap();
@@ -222,7 +227,7 @@ fn a_slow_writer_is_waited_for() {
         scope.spawn(|| {
             for byte in text.bytes() {
                 io::Write::write_all(&mut file, &[byte]).unwrap();
-                thread::sleep(Duration::from_millis(15));
+                thread::sleep(Duration::from_millis(30));
             }
         });
         let (_, why) = waits(&mut writer, false);

@@ -449,6 +449,13 @@ impl Proxy {
             .expect("the proxy accepts connections")
     }
 
+    /// A new connection on which this request is on its way.
+    pub async fn send(&self, request: &Request) -> Client {
+        let mut client = self.connect().await;
+        client.send(request).await.expect("the proxy reads");
+        client
+    }
+
     /// A new connection from this address of our own.
     pub async fn connect_from(&self, source: Ipv4Addr) -> Client {
         Client::connect_from(source, self.address())

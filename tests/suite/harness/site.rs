@@ -55,6 +55,18 @@ impl Site {
         fs::write(self.config_path(), format!("{config:#}")).expect("the folder can be written");
     }
 
+    /// Waits until the health file is written, and is back just then: who edits it while the poller replaces it would
+    /// lose the change.
+    pub async fn is_written(&self) {
+        let file = || fs::metadata(self.health_path()).expect("the file is there");
+        let modified = || file().modified().expect("the system knows it");
+        let before = modified();
+        until("the file is written", 10.secs(), async || {
+            modified() > before
+        })
+        .await;
+    }
+
     /// Replaces the configuration by rename, changed by `edit`.
     pub fn edit_config(&self, edit: impl FnOnce(&mut Value)) {
         let text = fs::read_to_string(self.config_path()).expect("it was written at first");
