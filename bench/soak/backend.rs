@@ -169,8 +169,9 @@ pub async fn send(wire: &mut Wire, answer: &Answer, pause: Duration, work: Work)
     if answer.is_chunked {
         bytes.extend_from_slice(LAST_CHUNK);
     }
-    if !pause.is_zero() {
-        let rest = bytes.split_off(bytes.len() - answer.body.len() / 2);
+    // An answer without a body is over with its header.
+    if !pause.is_zero() && !answer.body.is_empty() {
+        let rest = bytes.split_off(bytes.len() - answer.body.len().div_ceil(2));
         wire.write(&bytes).await?;
         sleep(pause).await;
         bytes = rest;

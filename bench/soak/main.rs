@@ -42,7 +42,7 @@ use proxy::Proxy;
 use rest::Rest;
 
 /// Rounds of load are about this long; between them the load rests.
-const ROUND: Duration = Duration::from_secs(120);
+const ROUND: Duration = Duration::from_secs(60);
 /// Fewer would show no trend, more would be mostly rests.
 const ROUNDS_MIN: u32 = 4;
 const ROUNDS_MAX: u32 = 20;
@@ -207,8 +207,9 @@ impl Course {
             self.rests.push(rest);
             self.look(clients)?;
             eprintln!(
-                "soak: round {round} of {rounds} over, at {:.0} s, all free after {:.1?}, {:?}",
+                "soak: round {round} of {rounds} over, at {:.0} s, all answered after {:.1?}, free after {:.1?}, {:?}",
                 self.begun.elapsed().as_secs_f64(),
+                rest.answered_after,
                 rest.free_after,
                 rest.holdings,
             );

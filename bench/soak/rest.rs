@@ -15,8 +15,9 @@ use crate::trend;
 /// For the last requests to be answered: the longest that the proxy gives one, and some more.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// For the slots to be free after that: `busy_limit`, and some more.
-const FREE_LIMIT: Duration = Duration::from_secs(20);
+/// For the slots to be free after that: the longest that a backend takes, and some more. Less than `busy_limit`, for
+/// no slot may be free only because it was given up.
+const FREE_LIMIT: Duration = Duration::from_secs(6);
 
 /// For idle connections to backends to be closed, and tasks to end.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -61,7 +62,9 @@ const HELD: [Held; 4] = [
 /// What was seen at a rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Rest {
-    /// How long it took until every slot was free.
+    /// How long it took until the last request was answered.
+    pub answered_after: Duration,
+    /// And from then until every slot was free.
     pub free_after: Duration,
     pub holdings: Holdings,
     /// Of the clients.
@@ -91,13 +94,24 @@ pub async fn rest(
         }
         if answered.elapsed() > FREE_LIMIT {
             failures.extend(taken);
+            let out = std::process::Command::new("ss").args(["-tnpi"]).output()?; // DEBUG
+            std::fs::write("/tmp/soakout/ss.txt", out.stdout)?;
+            std::fs::write(
+                "/tmp/soakout/evidence.txt",
+                format!(
+                    "{:?}\n{:?}",
+                    proxy.admin.page("/api/v1/status").await?,
+                    proxy.admin.page("/metrics").await?
+                ),
+            )?;
             break;
         }
         sleep(Duration::from_millis(20)).await;
     }
-    let free_after = begun.elapsed();
+    let free_after = answered.elapsed();
     sleep(SETTLE).await;
     Ok(Rest {
+        answered_after: answered - begun,
         free_after,
         holdings: proxy.holdings().await?,
         connections: clients.connections() as f64,
@@ -162,6 +176,7 @@ mod tests {
 
     fn at_rest(memory_kib: f64, descriptors: f64) -> Rest {
         Rest {
+            answered_after: Duration::ZERO,
             free_after: Duration::ZERO,
             connections: 10.0,
             holdings: Holdings {
