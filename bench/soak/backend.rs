@@ -97,14 +97,7 @@ pub async fn serve(arguments: &Arguments) -> Result<ExitCode> {
         .await
         .with_context(|| format!("port {}", arguments.port))?;
     let (orders, order) = watch::channel(None);
-    let server = Rc::new(Server {
-        name: arguments.name.clone(),
-        slots: arguments.slots,
-        ledger: RefCell::new(Ledger::open(&arguments.ledger)?),
-        order,
-        in_hand: RefCell::default(),
-        rng: RefCell::new(Rng::with_seed(arguments.seed)),
-    });
+    let server = Server::new(arguments, order)?;
     println!("listening");
     std::thread::spawn(move || obey(&orders));
     accept(&server, &listener).await;
@@ -186,6 +179,17 @@ pub async fn send(wire: &mut Wire, answer: &Answer, pause: Duration, work: Work)
 }
 
 impl Server {
+    fn new(arguments: &Arguments, order: watch::Receiver<Option<Order>>) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            name: arguments.name.clone(),
+            slots: arguments.slots,
+            ledger: RefCell::new(Ledger::open(&arguments.ledger)?),
+            order,
+            in_hand: RefCell::default(),
+            rng: RefCell::new(Rng::with_seed(arguments.seed)),
+        }))
+    }
+
     /// Counts a request, and says so if there are too many.
     fn begin(server: &Rc<Self>, head: &Head) -> io::Result<Work> {
         let id = head.get(ID).unwrap_or("nameless").to_owned();
@@ -266,6 +270,8 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Records;
+    use tokio::task::LocalSet;
 
     #[test]
     fn an_order_is_understood() {
@@ -278,5 +284,91 @@ mod tests {
             Some(order)
         );
         assert_eq!(Order::read(Order::line(None).trim_end()), None);
+    }
+
+    /// What a backend with one slot has written down after this was done to it.
+    async fn records_after(order: Option<Order>, test: impl AsyncFnOnce(u16)) -> Records {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = Arguments {
+            name: "a".into(),
+            port: 0,
+            slots: 1,
+            ledger: folder.path().join("ledger"),
+            seed: 1,
+        };
+        let (_orders, order) = watch::channel(order);
+        let server = Server::new(&arguments, order).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = async {
+            tokio::select! {
+                () = accept(&server, &listener) => {}
+                () = test(port) => {}
+            }
+        };
+        LocalSet::new().run_until(serving).await;
+        let mut records = Records::default();
+        records.read(&arguments.ledger).unwrap();
+        records
+    }
+
+    async fn ask(port: u16, request: &str) -> Wire {
+        let mut wire = Wire::connect(port).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\n\r\n");
+        wire.write(request.as_bytes()).await.unwrap();
+        wire
+    }
+
+    #[tokio::test]
+    async fn work_is_over_when_the_answer_is() {
+        let requests = [
+            "HEAD /?bytes=9&pause=1000",
+            "GET /?bytes=1&pause=20",
+            "GET /?bytes=0&pause=1000",
+            "GET /?bytes=100000&chunked=1&pause=20",
+            "GET /?bytes=1&chunked=1&pause=20",
+            "GET /?bytes=9",
+            "POST /",
+        ];
+        for fault in [
+            None,
+            Some(Fault::Surplus),
+            Some(Fault::AfterHeader),
+            Some(Fault::Refusal),
+        ] {
+            let order = fault.map(|fault| Order {
+                fault,
+                percent: 100,
+            });
+            let records = records_after(order, async |port| {
+                let mut wires = Vec::new();
+                for request in requests {
+                    let mut wire = ask(port, request).await;
+                    let head = wire.read_head().await.unwrap().unwrap();
+                    if !request.starts_with("HEAD") {
+                        // Or as soon as it is broken off.
+                        let _ = wire.read_body(&head).await;
+                    }
+                    wires.push(wire);
+                }
+            });
+            let records = records.await;
+            assert_eq!((records.begun, records.overlaps), (7, vec![]), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_at_once_are_an_overlap_though_the_first_has_half_its_answer_or_has_left() {
+        let records = records_after(None, async |port| {
+            let mut first = ask(port, "GET /?bytes=100&pause=100").await;
+            first.read_head().await.unwrap();
+            let mut second = ask(port, "GET /?takes=100").await;
+            assert!(second.has_more().await.unwrap());
+            drop(ask(port, "GET /?takes=100").await);
+            sleep(Duration::from_millis(20)).await;
+            let mut last = ask(port, "GET /").await;
+            assert!(last.has_more().await.unwrap());
+        });
+        assert_eq!(records.await.overlaps.len(), 2);
     }
 }

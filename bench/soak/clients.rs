@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::farm::{Farm, UPSTREAMS};
-use crate::fault::some_millis;
+use crate::fault::{Fault, some_millis};
 use crate::gate::Gate;
 use crate::http::{Head, LAST_CHUNK, Wire, chunks};
 use crate::message::{ID, Wish, backend_of, body_of, fault_in_body, fault_in_head};
@@ -175,19 +175,20 @@ impl Client {
                 Class::Leaver => self.leave(&plan).await,
                 _ => self.ask(&plan, begun).await,
             };
-            let took = begun.elapsed();
-            let mut tally = self.shared.tally.borrow_mut();
-            let is_failure = tally.count(self.class, &plan.id, took, &verdict);
-            let is_told = tally.has_room();
-            drop(tally);
-            if is_failure {
-                let why = match is_told {
-                    true => self.shared.admin.explain(&plan.id).await,
-                    false => String::new(),
-                };
-                let mut tally = self.shared.tally.borrow_mut();
-                tally.complain(&plan.id, took, &verdict, &why);
-            }
+            self.note(&plan.id, begun.elapsed(), &verdict).await;
+        }
+    }
+
+    /// Counts a request that is over. What may not be, the proxy is asked about while it remembers.
+    async fn note(&self, id: &str, took: Duration, verdict: &Verdict) {
+        let tally = || self.shared.tally.borrow_mut();
+        if tally().count(self.class, id, took, verdict) {
+            let is_told = tally().has_room();
+            let why = match is_told {
+                true => self.shared.admin.explain(id).await,
+                false => String::new(),
+            };
+            tally().complain(id, took, verdict, &why);
         }
     }
 
@@ -251,7 +252,7 @@ impl Client {
         }
         judge(plan, end, |backend| {
             let farm = &self.shared.farm;
-            farm.may_have_broken_off(backend, begun, Instant::now())
+            farm.who_broke_off(backend, begun, Instant::now())
         })
     }
 
@@ -341,8 +342,8 @@ impl Plan {
     }
 }
 
-/// `may_break_off`: whether this backend may have broken off an answer while the request was under way.
-fn judge(plan: &Plan, end: End, may_break_off: impl FnOnce(&str) -> bool) -> Verdict {
+/// `who_broke_off`: what may have broken off an answer of this backend while the request was under way.
+fn judge(plan: &Plan, end: End, who_broke_off: impl FnOnce(&str) -> Option<Fault>) -> Verdict {
     let (head, body) = match end {
         End::Nothing(error) => return Verdict::Failed(format!("no answer: {error}")),
         End::BrokenOff(head, error) => (head, Err(error)),
@@ -365,12 +366,10 @@ fn judge(plan: &Plan, end: End, may_break_off: impl FnOnce(&str) -> bool) -> Ver
             Some(fault) => Verdict::Wrong(fault),
             None => Verdict::Answered,
         },
-        Err(_) if backend_of(&head).is_some_and(may_break_off) => Verdict::BrokenOff,
         Err(error) => {
             let backend = backend_of(&head).unwrap_or("nobody");
-            Verdict::Failed(format!(
-                "{backend} was sound, and its answer broken off: {error}"
-            ))
+            let sound = || format!("{backend} was sound, and its answer broken off: {error}");
+            who_broke_off(backend).map_or_else(|| Verdict::Failed(sound()), Verdict::BrokenOff)
         }
     }
 }

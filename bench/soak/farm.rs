@@ -199,16 +199,16 @@ impl Farm {
         self.backends.iter().map(of_backend).sum()
     }
 
-    /// Whether an answer of this backend may have been broken off between these times.
-    pub fn may_have_broken_off(&self, name: &str, from: Instant, to: Instant) -> bool {
-        let backend = self.backends.iter().find(|it| it.name == name);
-        backend.is_some_and(|backend| {
-            backend.history.borrow().iter().any(|episode| {
-                episode.fault.breaks_bodies()
-                    && episode.begun <= to
-                    && episode.over.is_none_or(|over| over + AFTERMATH >= from)
-            })
-        })
+    /// What may have broken off an answer of this backend between these times.
+    pub fn who_broke_off(&self, name: &str, from: Instant, to: Instant) -> Option<Fault> {
+        let backend = self.backends.iter().find(|it| it.name == name)?;
+        let history = backend.history.borrow();
+        let found = history.iter().rev().find(|episode| {
+            episode.fault.breaks_bodies()
+                && episode.begun <= to
+                && episode.over.is_none_or(|over| over + AFTERMATH >= from)
+        });
+        found.map(|episode| episode.fault)
     }
 }
 

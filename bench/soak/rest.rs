@@ -94,16 +94,6 @@ pub async fn rest(
         }
         if answered.elapsed() > FREE_LIMIT {
             failures.extend(taken);
-            let out = std::process::Command::new("ss").args(["-tnpi"]).output()?; // DEBUG
-            std::fs::write("/tmp/soakout/ss.txt", out.stdout)?;
-            std::fs::write(
-                "/tmp/soakout/evidence.txt",
-                format!(
-                    "{:?}\n{:?}",
-                    proxy.admin.page("/api/v1/status").await?,
-                    proxy.admin.page("/metrics").await?
-                ),
-            )?;
             break;
         }
         sleep(Duration::from_millis(20)).await;

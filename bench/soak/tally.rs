@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::clients::Class;
+use crate::fault::Fault;
 
 /// So many failures are told of; more say nothing new.
 const TOLD_MAX: usize = 20;
@@ -13,8 +14,8 @@ const TOLD_MAX: usize = 20;
 pub enum Verdict {
     /// 200, and its own answer.
     Answered,
-    /// Its own answer broke off after its header, as its backend may have done.
-    BrokenOff,
+    /// Its own answer broke off after its header, as its backend did with this fault.
+    BrokenOff(Fault),
     /// The client went away, as it had planned.
     Left,
     /// There was no answer, or another status.
@@ -28,6 +29,8 @@ pub struct Tally {
     begun: Instant,
     classes: BTreeMap<Class, Counts>,
     latencies: Vec<Duration>,
+    /// Answers that broke off, by what did it.
+    pub broken_off: BTreeMap<Fault, u64>,
     /// The `POST` requests that were answered.
     pub posts: BTreeSet<String>,
     /// What may not be, told in a line each.
@@ -51,6 +54,7 @@ impl Tally {
             begun: Instant::now(),
             classes: BTreeMap::new(),
             latencies: Vec::new(),
+            broken_off: BTreeMap::new(),
             posts: BTreeSet::new(),
             failures: Vec::new(),
             failed: 0,
@@ -70,7 +74,10 @@ impl Tally {
                 }
                 return false;
             }
-            Verdict::BrokenOff => counts.broken_off += 1,
+            Verdict::BrokenOff(fault) => {
+                counts.broken_off += 1;
+                *self.broken_off.entry(*fault).or_default() += 1;
+            }
             Verdict::Left => counts.left += 1,
             Verdict::Failed(_) | Verdict::Wrong(_) => counts.failed += 1,
         }
@@ -126,7 +133,7 @@ mod tests {
         assert!(!count(Class::Post, &failed));
         assert!(count(Class::Get, &failed));
         assert!(count(Class::Post, &wrong));
-        assert!(!count(Class::Get, &Verdict::BrokenOff));
+        assert!(!count(Class::Get, &Verdict::BrokenOff(Fault::Kill)));
         assert!(!count(Class::Post, &Verdict::Answered));
         assert_eq!(tally.posts.len(), 1);
         assert_eq!(tally.classes()[&Class::Post].failed, 2);
@@ -139,7 +146,12 @@ mod tests {
             let took = Duration::from_millis(millis);
             tally.count(Class::Get, "a", took, &Verdict::Answered);
         }
-        tally.count(Class::Get, "a", Duration::from_secs(9), &Verdict::BrokenOff);
+        tally.count(
+            Class::Get,
+            "a",
+            Duration::from_secs(9),
+            &Verdict::BrokenOff(Fault::Kill),
+        );
         assert_eq!(tally.percentile(50), Duration::from_millis(100));
         assert_eq!(tally.percentile(100), Duration::from_millis(199));
     }
