@@ -8,21 +8,18 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::farm::{Farm, UPSTREAMS};
-use crate::fault::{Fault, some_millis};
+use crate::farm::Farm;
+use crate::fault::some_millis;
 use crate::gate::Gate;
-use crate::http::{Head, LAST_CHUNK, Wire, chunks};
-use crate::message::{ID, Wish, backend_of, body_of, fault_in_body, fault_in_head};
+use crate::http::Wire;
 use crate::proxy::Admin;
+use crate::request::{End, Plan, judge};
 use crate::tally::{Tally, Verdict};
 
 /// Longer than the proxy may take for the longest request; who waits for that long waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// As much of a body as the proxy keeps to send it again.
-const BODY_BYTES_MAX: usize = 60 * 1024;
 
 /// What a client is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,25 +126,6 @@ impl Drop for Counted {
     }
 }
 
-/// What a request is to be.
-struct Plan {
-    id: String,
-    method: &'static str,
-    upstream: &'static str,
-    wish: Wish,
-    body: Vec<u8>,
-    is_chunked: bool,
-    /// Between two pieces of the body.
-    pace: Duration,
-}
-
-/// How far an answer came.
-enum End {
-    Whole(Head, Vec<u8>),
-    BrokenOff(Head, io::Error),
-    Nothing(io::Error),
-}
-
 impl Client {
     fn new(number: usize, class: Class, rng: Rng, shared: Rc<Shared>) -> Self {
         Self {
@@ -169,7 +147,7 @@ impl Client {
             let Some(_busy) = self.shared.gate.clone().pass(pause).await else {
                 return;
             };
-            let plan = self.plan();
+            let plan = self.next();
             let begun = Instant::now();
             let verdict = match self.class {
                 Class::Leaver => self.leave(&plan).await,
@@ -192,50 +170,10 @@ impl Client {
         }
     }
 
-    fn plan(&mut self) -> Plan {
+    fn next(&mut self) -> Plan {
         self.sent += 1;
-        let rng = &mut self.rng;
         let id = format!("{:?}-{}-{}", self.class, self.number, self.sent).to_lowercase();
-        let takes = match rng.u8(..100) {
-            _ if self.class == Class::Leaver => some_millis(rng, 50..300),
-            0..80 => some_millis(rng, 1..10),
-            80..98 => some_millis(rng, 10..60),
-            _ => some_millis(rng, 100..400),
-        };
-        let bytes = match rng.u8(..10) {
-            0 => rng.usize(10_000..150_000),
-            _ => rng.usize(1..2_000),
-        };
-        let pause = match rng.u8(..20) {
-            0 => some_millis(rng, 20..200),
-            _ => Duration::ZERO,
-        };
-        let method = match self.class {
-            Class::Put => "PUT",
-            Class::Post => "POST",
-            _ if rng.u8(..20) == 0 => "HEAD",
-            _ => "GET",
-        };
-        let body = match method {
-            "PUT" | "POST" if rng.u8(..5) == 0 => body_of(&id, rng.usize(..BODY_BYTES_MAX)),
-            "PUT" | "POST" => body_of(&id, rng.usize(..1_000)),
-            _ => Vec::new(),
-        };
-        Plan {
-            // A fifth goes where only one is served at a time, which is as much as those can do.
-            upstream: UPSTREAMS[usize::from(rng.u8(..5) > 0)].0,
-            method,
-            wish: Wish {
-                takes,
-                bytes,
-                is_chunked: rng.u8(..3) == 0,
-                pause,
-            },
-            is_chunked: !body.is_empty() && rng.u8(..4) == 0,
-            body,
-            pace: some_millis(rng, 0..20) * u32::from(rng.u8(..10) == 0),
-            id,
-        }
+        Plan::random(self.class, id, &mut self.rng)
     }
 
     async fn ask(&mut self, plan: &Plan, begun: Instant) -> Verdict {
@@ -306,70 +244,5 @@ impl Client {
             }
         };
         Ok(&mut self.connection.insert(connection).wire)
-    }
-}
-
-impl Plan {
-    fn head(&self) -> String {
-        let framing = match self.body.len() {
-            _ if self.is_chunked => "Transfer-Encoding: chunked\r\n".into(),
-            0 if self.method == "GET" || self.method == "HEAD" => String::new(),
-            length => format!("Content-Length: {length}\r\n"),
-        };
-        format!(
-            "{} /{}?{} HTTP/1.1\r\nHost: soak\r\n{ID}: {}\r\n{framing}\r\n",
-            self.method,
-            self.upstream,
-            self.wish.query(),
-            self.id,
-        )
-    }
-
-    async fn send(&self, wire: &mut Wire) -> io::Result<()> {
-        let body = match self.is_chunked {
-            true => [&chunks(&self.body, 4096), LAST_CHUNK].concat(),
-            false => self.body.clone(),
-        };
-        if self.pace.is_zero() {
-            return wire.write(&[self.head().as_bytes(), &body].concat()).await;
-        }
-        wire.write(self.head().as_bytes()).await?;
-        for piece in body.chunks(8 * 1024) {
-            sleep(self.pace).await;
-            wire.write(piece).await?;
-        }
-        Ok(())
-    }
-}
-
-/// `who_broke_off`: what may have broken off an answer of this backend while the request was under way.
-fn judge(plan: &Plan, end: End, who_broke_off: impl FnOnce(&str) -> Option<Fault>) -> Verdict {
-    let (head, body) = match end {
-        End::Nothing(error) => return Verdict::Failed(format!("no answer: {error}")),
-        End::BrokenOff(head, error) => (head, Err(error)),
-        End::Whole(head, body) => (head, Ok(body)),
-    };
-    if head.status() != 200 {
-        let body = String::from_utf8_lossy(body.as_deref().unwrap_or_default()).into_owned();
-        return Verdict::Failed(format!("status {}: {}", head.status(), body.trim_end()));
-    }
-    if let Some(fault) = fault_in_head(&head, &plan.id, &plan.body) {
-        return Verdict::Wrong(fault);
-    }
-    let bytes = if plan.method == "HEAD" {
-        0
-    } else {
-        plan.wish.bytes
-    };
-    match body {
-        Ok(body) => match fault_in_body(&body, &plan.id, bytes) {
-            Some(fault) => Verdict::Wrong(fault),
-            None => Verdict::Answered,
-        },
-        Err(error) => {
-            let backend = backend_of(&head).unwrap_or("nobody");
-            let sound = || format!("{backend} was sound, and its answer broken off: {error}");
-            who_broke_off(backend).map_or_else(|| Verdict::Failed(sound()), Verdict::BrokenOff)
-        }
     }
 }

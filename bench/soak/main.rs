@@ -16,6 +16,7 @@ mod misbehaviour;
 mod ports;
 mod proxy;
 mod report;
+mod request;
 mod rest;
 mod tally;
 mod trend;
