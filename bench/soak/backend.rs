@@ -22,12 +22,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::fault::{Fault, some_millis};
 use crate::http::{Head, LAST_CHUNK, Wire};
+use crate::leash;
 use crate::ledger::Ledger;
 use crate::message::{Answer, ID, Wish};
 use crate::misbehaviour;
 
 #[derive(clap::Args)]
 pub struct Arguments {
+    soak: i32,
     name: String,
     port: u16,
     /// More requests than this at once are written down.
@@ -93,6 +95,7 @@ impl Drop for Work {
 
 /// Serves until the standard input ends. Prints a line once it listens.
 pub async fn serve(arguments: &Arguments) -> Result<ExitCode> {
+    leash::tie(arguments.soak)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port))
         .await
         .with_context(|| format!("port {}", arguments.port))?;
@@ -290,6 +293,7 @@ mod tests {
     async fn records_after(order: Option<Order>, test: impl AsyncFnOnce(u16)) -> Records {
         let folder = tempfile::tempdir().unwrap();
         let arguments = Arguments {
+            soak: 0,
             name: "a".into(),
             port: 0,
             slots: 1,

@@ -14,7 +14,7 @@ use crate::farm::Farm;
 use crate::fault::some_millis;
 use crate::gate::Gate;
 use crate::http::Wire;
-use crate::proxy::Admin;
+use crate::proxy::{Admin, Proxy};
 use crate::request::{End, Plan, judge};
 use crate::tally::{Tally, Verdict};
 
@@ -53,17 +53,10 @@ struct Shared {
 
 impl Clients {
     /// So many, and a fifth of that who come rarely. They wait for the gate to open.
-    pub fn start(
-        count: usize,
-        port: u16,
-        admin: Admin,
-        gate: &Gate,
-        farm: &Rc<Farm>,
-        rng: &mut Rng,
-    ) -> Self {
+    pub fn start(count: usize, proxy: &Proxy, gate: &Gate, farm: &Rc<Farm>, rng: &mut Rng) -> Self {
         let shared = Rc::new(Shared {
-            port,
-            admin,
+            port: proxy.port,
+            admin: proxy.admin,
             gate: gate.clone(),
             farm: Rc::clone(farm),
             tally: RefCell::new(Tally::new()),

@@ -160,7 +160,8 @@ impl Farm {
         backend.starts.set(backend.starts.get() + 1);
         let seed = self.seed ^ (backend.starts.get() << 32) ^ u64::from(backend.port);
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["backend", &backend.name, &backend.port.to_string()])
+            .args(["backend", &std::process::id().to_string()])
+            .args([&backend.name, &backend.port.to_string()])
             .arg(UPSTREAMS[backend.upstream].1.to_string())
             .arg(self.ledger(backend))
             .arg(seed.to_string())

@@ -9,6 +9,7 @@ mod farm;
 mod fault;
 mod gate;
 mod http;
+mod leash;
 mod ledger;
 mod message;
 mod mischief;
@@ -22,7 +23,7 @@ mod tally;
 mod trend;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -63,6 +64,9 @@ enum Command {
     /// Is a backend, until its standard input ends.
     #[command(hide = true)]
     Backend(backend::Arguments),
+    /// Becomes a program that ends with this one.
+    #[command(hide = true)]
+    Tied(leash::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -113,6 +117,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         match &arguments.command {
             None => arguments.soak.run().await,
             Some(Command::Backend(arguments)) => backend::serve(arguments).await,
+            Some(Command::Tied(arguments)) => leash::become_program(arguments),
         }
     })
 }
@@ -122,15 +127,27 @@ impl Soak {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let folder = tempfile::Builder::new().prefix("soak-").tempdir()?;
         eprintln!("soak: seed {seed}, in {}", folder.path().display());
+        let outcome = self.run_in(folder.path(), seed).await;
+        if !matches!(outcome, Ok(true)) {
+            println!("what there is to look at: {}", folder.keep().display());
+        }
+        outcome.map(|is_right| match is_right {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+
+    /// Says whether all was as it should be.
+    async fn run_in(&self, folder: &Path, seed: u64) -> Result<bool> {
         let mut rng = Rng::with_seed(seed);
         let mut ports = Ports::new()?;
-        let farm = Rc::new(Farm::start(folder.path(), &mut ports, seed).await?);
-        fs::create_dir(folder.path().join("health"))?;
-        let file = HealthFile::new(&folder.path().join("health/status.json"), &farm)?;
+        let farm = Rc::new(Farm::start(folder, &mut ports, seed).await?);
+        fs::create_dir(folder.join("health"))?;
+        let file = HealthFile::new(&folder.join("health/status.json"), &farm)?;
         let program = self.program()?;
-        let proxy = Proxy::start(&program, folder.path(), &mut ports, &farm, &self.retry_on);
+        let proxy = Proxy::start(&program, folder, &mut ports, &farm, &self.retry_on).await?;
         let mut course = Course {
-            proxy: proxy.await?,
+            proxy,
             mischief: Mischief::new(&mut rng, &self.kinds()?),
             gate: Gate::new(),
             farm,
@@ -139,12 +156,9 @@ impl Soak {
             rests: Vec::new(),
             failures: Vec::new(),
         };
-        let clients = self.clients.try_into()?;
-        let proxy = &course.proxy;
         let mut clients = Clients::start(
-            clients,
-            proxy.port,
-            proxy.admin,
+            self.clients.try_into()?,
+            &course.proxy,
             &course.gate,
             &course.farm,
             &mut rng,
@@ -153,11 +167,7 @@ impl Soak {
         course.gate.end();
         clients.finish().await;
         report::print(&course, &clients, seed)?;
-        if course.failures.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        println!("what there is to look at: {}", folder.keep().display());
-        Ok(ExitCode::FAILURE)
+        Ok(course.failures.is_empty())
     }
 
     fn program(&self) -> Result<PathBuf> {

@@ -51,7 +51,9 @@ impl Proxy {
         let config = folder.join("maitred.yaml");
         fs::write(&config, configuration(folder, farm, port, admin, on))?;
         let log = folder.join("proxy.log");
-        let mut child = Command::new(program)
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["tied", &std::process::id().to_string()])
+            .arg(program)
             .arg("-c")
             .arg(&config)
             .stdin(Stdio::null())
