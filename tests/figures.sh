@@ -15,6 +15,7 @@ figures=(
     an_urgent_request_waits_for_two_others_at_the_most
     a_request_of_low_priority_gets_through_once_it_has_waited_long
     a_waiting_request_costs
+    stale_connections_cost_nothing_of_ten_thousand
     clients_that_leave_in_mid_service_cause_no_overlap
     who_leaves_while_waiting_never_reaches_the_backend
     a_rename_is_obeyed_within_50_ms

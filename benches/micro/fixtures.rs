@@ -80,6 +80,7 @@ pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Up
                 request: timeout,
             },
             retry: RetryParams::default(),
+            keepalive: true,
             busy_limit: timeout,
             sources: Arc::default(),
             backends: (0..backends).map(backend).collect(),

@@ -158,7 +158,7 @@ pub(super) static FIELDS: [Field; 21] = [
         "retried",
         "retried=",
         |event| Value::Word(event.retried.map(str::as_bytes)),
-        "Why it was sent again, the last time: `connect_failure`, `stale_connection`, `reset_before_response`, `502`, `503`, `504`, `timeout`, or `shortage` of something of the proxy's own. Absent if it was not."
+        "Why it was sent again, the last time: `connect_failure`, `stale_connection`, `reset_before_response`, `invalid_response`, `502`, `503`, `504`, `timeout`, or `shortage` of something of the proxy's own. Absent if it was not."
     ),
     field!(
         "trace_id",

@@ -43,7 +43,7 @@ pub(super) fn read(mut section: Section<'_>) -> RetryParams {
 fn on(section: &mut Section<'_>) -> Reasons {
     let value = section.described(
         "on",
-        r#"`["connect_failure", "reset_before_response", "stale_connection"]`"#,
+        r#"`["connect_failure", "reset_before_response", "stale_connection", "invalid_response"]`"#,
         ON,
         "After what a request is sent again: these, an answer `502`, `503` or `504`, and `timeout` \
          (`timeouts.response_header`, or `timeouts.read` before anything was passed on).",

@@ -60,6 +60,13 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
     let queue = queue::read(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
     let retry = retry::read(section.section("retry"));
+    let keepalive = section.value(
+        "keepalive",
+        "on",
+        scalar::choice(&[("on", true), ("off", false)]),
+        "Whether a connection to a backend is kept for the next request. `off`: each request has a connection of its \
+         own, and is sent with `Connection: close`; for servers that serve one connection at a time.",
+    );
     let busy_limit = section.value_or(
         "busy_limit",
         ("`timeouts.response_header`", timeouts.response_header),
@@ -84,6 +91,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         queue,
         timeouts,
         retry,
+        keepalive,
         busy_limit,
         sources: Arc::default(),
         backends: backends?,

@@ -51,6 +51,8 @@ pub enum Reason {
     Reset,
     /// The backend had ended the connection, on which others had been served, before.
     Stale,
+    /// What it answered is not HTTP; nothing of it was passed on.
+    InvalidResponse,
     /// Its answer was 502.
     BadGateway,
     /// Its answer was 503.
@@ -59,16 +61,17 @@ pub enum Reason {
     GatewayTimeout,
     /// The answer did not come in time.
     Timeout,
-    /// The proxy itself was short of something. Always tried again.
+    /// The proxy itself was short of something, or closed the connection in that very moment. Always tried again.
     Shortage,
 }
 
 impl Reason {
     /// What `on` may name, and how.
-    pub const NAMED: [(&'static str, Self); 7] = [
+    pub const NAMED: [(&'static str, Self); 8] = [
         ("connect_failure", Self::ConnectFailure),
         ("reset_before_response", Self::Reset),
         ("stale_connection", Self::Stale),
+        ("invalid_response", Self::InvalidResponse),
         ("502", Self::BadGateway),
         ("503", Self::Unavailable),
         ("504", Self::GatewayTimeout),
@@ -100,7 +103,7 @@ impl Reason {
 
 /// Some of the reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reasons(u8);
+pub struct Reasons(u16);
 
 impl Reasons {
     /// Whether it is one of them. A shortage always is.
@@ -119,9 +122,14 @@ impl FromIterator<Reason> for Reasons {
 impl Default for Reasons {
     /// What is no answer of a backend's.
     fn default() -> Self {
-        [Reason::ConnectFailure, Reason::Reset, Reason::Stale]
-            .into_iter()
-            .collect()
+        [
+            Reason::ConnectFailure,
+            Reason::Reset,
+            Reason::Stale,
+            Reason::InvalidResponse,
+        ]
+        .into_iter()
+        .collect()
     }
 }
 
@@ -280,6 +288,20 @@ mod tests {
                     ..reset
                 },
                 again,
+            ),
+            (
+                Attempt {
+                    reason: Reason::InvalidResponse,
+                    ..reset
+                },
+                again,
+            ),
+            (
+                Attempt {
+                    reason: Reason::InvalidResponse,
+                    ..post
+                },
+                METHOD,
             ),
             // Nothing is passed on twice.
             (
@@ -457,6 +479,7 @@ mod tests {
             "connect_failure",
             "reset_before_response",
             "stale_connection",
+            "invalid_response",
             "502",
             "503",
             "504",

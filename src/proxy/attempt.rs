@@ -4,9 +4,11 @@
 //! back, or the head of the queue is handed a dead backend; and the lease is given back *before* the
 //! request asks for another slot, or it can queue behind itself.
 
+use std::io;
 use std::time::Instant;
 
-use pingora::{Error, ErrorSource, ErrorType};
+use http::Version;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -16,6 +18,9 @@ use super::retrying::{self, Failure};
 use crate::door::{Awaited, ClientStream};
 use crate::policy::retry::Reason;
 use crate::upstream::Work;
+
+/// How many interim answers a request may have.
+const INTERIM_MAX: u32 = 100;
 
 /// The backend has the whole request: its answer is due, and it works on it whether the client stays
 /// or not.
@@ -34,6 +39,23 @@ pub(super) fn await_answer(session: &Session, context: &Context) {
 pub(super) fn note_upload(context: &Context) {
     let lease = context.work.as_ref().and_then(|work| work.lease());
     lease.inspect(|lease| lease.backend().note_heard(Instant::now()));
+}
+
+/// An interim answer came. Clients of HTTP/1.0 know none (RFC 9110, section 15.2), and nobody needs many: what
+/// reads like more is no HTTP.
+///
+/// # Errors
+/// When it is one too many.
+pub(super) fn interim(session: &mut Session, context: &mut Context) -> Result<()> {
+    context.interim += 1;
+    if context.interim > INTERIM_MAX {
+        let problem = "too many interim answers";
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
+    }
+    if session.req_header().version == Version::HTTP_10 {
+        session.set_ignore_info_resp(true);
+    }
+    Ok(())
 }
 
 /// A piece of an answer came, and another is to come.
@@ -69,9 +91,11 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
     {
         work.sent();
     }
-    if fault == Fault::InvalidResponse {
+    match fault {
         // It has begun to answer; when it ends, only the close can tell.
-        work.answering();
+        Fault::InvalidResponse => work.answering(),
+        Fault::WriteTimeout => work.cut_off(),
+        _ => {}
     }
     tell(&work, &fault);
     let turned_down = context.turned_down.take();
@@ -97,8 +121,9 @@ fn reason(fault: &Fault, work: &Work) -> Option<Reason> {
     match fault {
         Fault::Internal => Some(Reason::Shortage),
         Fault::BadGateway if work.is_stale() => Some(Reason::Stale),
-        Fault::BadGateway if work.is_sent() => Some(Reason::Reset),
-        Fault::BadGateway => Some(Reason::ConnectFailure),
+        Fault::BadGateway | Fault::WriteTimeout if work.is_sent() => Some(Reason::Reset),
+        Fault::BadGateway | Fault::ConnectTimeout => Some(Reason::ConnectFailure),
+        Fault::InvalidResponse => Some(Reason::InvalidResponse),
         Fault::ResponseHeaderTimeout | Fault::ReadTimeout => Some(Reason::Timeout),
         _ => None,
     }
@@ -138,20 +163,36 @@ pub(super) fn fault_of(session: &Session, context: &mut Context, error: &Error) 
     match error.esource() {
         ErrorSource::Downstream => fault_of_client(error.etype()),
         ErrorSource::Internal => Fault::Internal,
-        ErrorSource::Upstream if *error.etype() == ErrorType::InvalidHTTPHeader => {
-            Fault::InvalidResponse
-        }
-        ErrorSource::Upstream | ErrorSource::Unset => Fault::BadGateway,
+        ErrorSource::Upstream | ErrorSource::Unset => fault_of_backend(error),
     }
 }
+
+/// What went wrong on the connection to the backend.
+fn fault_of_backend(error: &Error) -> Fault {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader => Fault::InvalidResponse,
+        ErrorType::WriteTimedout | ErrorType::ReadTimedout => Fault::WriteTimeout,
+        error if NAMELESS.contains(&error.as_str()) => Fault::InvalidResponse,
+        _ if is_given_up_by_kernel(error) => Fault::WriteTimeout,
+        _ => Fault::BadGateway,
+    }
+}
+
+/// Whether the backend acknowledged nothing for `timeouts.write` (see `upstream::connect`).
+fn is_given_up_by_kernel(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
+/// What is wrong with a body, for which Pingora has no variants, and keeps its constants to itself.
+const NAMELESS: [&str; 2] = ["InvalidChunk", "InvalidTrailerEnd"];
 
 /// What went wrong at the client's end.
 pub(super) fn fault_of_client(error: &ErrorType) -> Fault {
     match error {
         ErrorType::ReadTimedout => Fault::BodyTimeout,
         ErrorType::InvalidHTTPHeader => Fault::BadRequest,
-        // Pingora has no variant for it, and keeps its constant to itself.
-        error if error.as_str() == "InvalidChunk" => Fault::BadRequest,
+        error if NAMELESS.contains(&error.as_str()) => Fault::BadRequest,
         _ => Fault::ClientGone,
     }
 }

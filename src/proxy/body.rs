@@ -100,6 +100,11 @@ impl RequestBody {
         self.ended |= is_last;
     }
 
+    /// Whether all of it was passed on.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether the backend has all of it, if it was sent `bytes`.
     pub fn is_sent(&self, bytes: usize) -> bool {
         self.ended && bytes == self.passed

@@ -42,10 +42,14 @@ pub struct Context {
     pub(super) pause_until: Option<Instant>,
     /// The attempt was answered, but with something after which it is made again.
     pub(super) turned_down: Option<Reason>,
+    /// When the attempt under way had its connection.
+    pub(super) connected: Instant,
     /// The attempt under way.
     pub(super) work: Option<Work>,
     pub(super) body: RequestBody,
     pub(super) held: HeldResponse,
+    /// How many interim answers the attempt had.
+    pub(super) interim: u32,
     /// Why the proxy answered by itself.
     pub(super) fault: Option<Fault>,
     /// The last attempt failed for want of something of the proxy's own.
@@ -96,9 +100,11 @@ impl Context {
             avoided: None,
             pause_until: None,
             turned_down: None,
+            connected: now,
             work: None,
             body: RequestBody::default(),
             held: HeldResponse::default(),
+            interim: 0,
             fault: None,
             is_short: false,
             record: Record::default(),

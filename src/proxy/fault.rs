@@ -30,6 +30,10 @@ pub enum Fault {
     BadGateway,
     /// The backend answered something that is not HTTP, or that nobody asked for.
     InvalidResponse,
+    /// No connection within `timeouts.connect`.
+    ConnectTimeout,
+    /// The backend took nothing of the request for `timeouts.write`.
+    WriteTimeout,
     /// No answer within `timeouts.response_header`.
     ResponseHeaderTimeout,
     /// The answer's body paused for longer than `timeouts.read`.
@@ -44,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every [code](Self::code) that there is.
-    pub const CODES: [&str; 17] = [
+    pub const CODES: [&str; 19] = [
         "not_found",
         "method_not_allowed",
         "bad_request",
@@ -57,6 +61,8 @@ impl Fault {
         "stopping",
         "bad_gateway",
         "invalid_response",
+        "connect_timeout",
+        "write_timeout",
         "response_header_timeout",
         "read_timeout",
         "request_timeout",
@@ -77,7 +83,11 @@ impl Fault {
             | Self::QueueTimeout
             | Self::Stopping => 503,
             Self::BadGateway | Self::InvalidResponse => 502,
-            Self::ResponseHeaderTimeout | Self::ReadTimeout | Self::RequestTimeout => 504,
+            Self::ConnectTimeout
+            | Self::WriteTimeout
+            | Self::ResponseHeaderTimeout
+            | Self::ReadTimeout
+            | Self::RequestTimeout => 504,
             Self::ClientGone => 499,
             Self::Internal => 500,
         }
@@ -98,6 +108,8 @@ impl Fault {
             Self::Stopping => "stopping",
             Self::BadGateway => "bad_gateway",
             Self::InvalidResponse => "invalid_response",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::WriteTimeout => "write_timeout",
             Self::ResponseHeaderTimeout => "response_header_timeout",
             Self::ReadTimeout => "read_timeout",
             Self::RequestTimeout => "request_timeout",
@@ -123,6 +135,8 @@ impl Fault {
             Self::Stopping => "the proxy is stopping",
             Self::BadGateway => "the backend refused the connection or broke off",
             Self::InvalidResponse => "the backend's answer is not valid HTTP",
+            Self::ConnectTimeout => "the backend took no connection in time",
+            Self::WriteTimeout => "the backend stopped taking the request",
             Self::ResponseHeaderTimeout => "the backend did not answer in time",
             Self::ReadTimeout => "the backend stopped in the middle of its answer",
             Self::RequestTimeout => "the request was not answered in time",
@@ -139,7 +153,10 @@ impl Fault {
     /// Whether the backend took longer than a backend may. (A request that timed out may have spent its
     /// time in the queue.)
     pub fn is_overdue(&self) -> bool {
-        matches!(self, Self::ResponseHeaderTimeout | Self::ReadTimeout)
+        matches!(
+            self,
+            Self::WriteTimeout | Self::ResponseHeaderTimeout | Self::ReadTimeout
+        )
     }
 
     /// Whether it says that no backend was to be had, and so has to say why.
@@ -185,6 +202,8 @@ mod tests {
             Fault::Stopping,
             Fault::BadGateway,
             Fault::InvalidResponse,
+            Fault::ConnectTimeout,
+            Fault::WriteTimeout,
             Fault::ResponseHeaderTimeout,
             Fault::ReadTimeout,
             Fault::RequestTimeout,

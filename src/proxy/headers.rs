@@ -162,6 +162,26 @@ pub(super) fn is_interim(response: &ResponseHeader) -> bool {
     response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
+/// What is wrong with an answer, though Pingora lets it through: others might find another end of it.
+pub(super) fn problem(response: &ResponseHeader) -> Option<&'static str> {
+    let (mut has_length, mut has_coding) = (false, false);
+    for (name, value) in &response.headers {
+        let value = value.as_bytes();
+        if *name == header::CONTENT_LENGTH {
+            if has_length || !value.iter().all(u8::is_ascii_digit) {
+                return Some("not one length (RFC 9110, section 8.6)");
+            }
+            has_length = true;
+        } else if *name == header::TRANSFER_ENCODING {
+            if has_coding || !value.eq_ignore_ascii_case(b"chunked") {
+                return Some("a coding that nobody asked for (RFC 9112, section 7)");
+            }
+            has_coding = true;
+        }
+    }
+    None
+}
+
 /// Drops the fields of an answer that concern the backend's connection only, those that
 /// `Connection` names included. An accepted upgrade keeps what makes it one.
 pub(super) fn strip_response(response: &mut ResponseHeader) {
@@ -274,6 +294,23 @@ pub(super) fn has_no_body(
         || content_length == Some(0)
 }
 
+/// Whether an answer that ends with its header says that it has a body.
+pub(super) fn announces_body(headers: &HeaderMap, content_length: Option<usize>) -> bool {
+    content_length.is_some_and(|length| length > 0)
+        || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Asks the backend to close the connection after its answer. An upgrade stays one.
+pub(super) fn ask_to_close(request: &mut RequestHeader) -> Result<()> {
+    let is_upgrade = request.headers.contains_key(header::UPGRADE);
+    let value = if is_upgrade {
+        "close, Upgrade"
+    } else {
+        "close"
+    };
+    request.insert_header(header::CONNECTION, value)
+}
+
 /// When the client itself gives up, as it says in `X-Request-Timeout`.
 ///
 /// # Errors
@@ -336,6 +373,37 @@ mod tests {
 
     fn request(target: &str) -> RequestHeader {
         RequestHeader::build("GET", target.as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_others_might_read_otherwise_has_a_problem() {
+        let has_problem = |fields: &[(&'static str, &str)]| {
+            let mut response = ResponseHeader::build(200, None).unwrap();
+            for (name, value) in fields {
+                response.append_header(*name, *value).unwrap();
+            }
+            problem(&response).is_some()
+        };
+        for fields in [
+            &[("Content-Length", "3"), ("X-List", "a, b")][..],
+            &[("Transfer-Encoding", "Chunked")],
+            &[],
+        ] {
+            assert!(!has_problem(fields), "{fields:?}");
+        }
+        for fields in [
+            &[("Content-Length", "3, 3")][..],
+            &[("Content-Length", "3"), ("Content-Length", "3")],
+            &[("Content-Length", "+3")],
+            &[("Transfer-Encoding", "gzip")],
+            &[("Transfer-Encoding", "gzip, chunked")],
+            &[
+                ("Transfer-Encoding", "chunked"),
+                ("Transfer-Encoding", "chunked"),
+            ],
+        ] {
+            assert!(has_problem(fields), "{fields:?}");
+        }
     }
 
     #[test]

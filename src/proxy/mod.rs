@@ -190,7 +190,9 @@ impl ProxyHttp for Proxy {
         let lease = context.work.as_ref().and_then(|work| work.lease());
         let is_backends_fault =
             lease.is_some_and(|lease| lease.upstream().connect_failed(lease.index(), &error));
-        let fault = if is_backends_fault {
+        let fault = if is_backends_fault && *error.etype() == ErrorType::ConnectTimedout {
+            Fault::ConnectTimeout
+        } else if is_backends_fault {
             Fault::BadGateway
         } else {
             // Once per request: it is tried again and again.
@@ -207,7 +209,7 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         is_reused: bool,
         _peer: &HttpPeer,
         _descriptor: std::os::unix::io::RawFd,
@@ -215,13 +217,14 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         let socket = digest.and_then(BackendSocket::of);
-        if socket.as_ref().is_some_and(|socket| !socket.take()) {
-            // In the very moment in which it was taken out of the pool. Nothing was sent.
-            let problem = "closed for being idle";
-            return Err(Error::explain(ErrorType::ConnectionClosed, problem).into_up());
-        }
-        if let Some(work) = &mut context.work {
-            work.connected(socket, !is_reused);
+        let now = Instant::now();
+        context.connected = now;
+        let work = context.work.as_mut();
+        let repeatable = session.req_header().method.is_idempotent();
+        if work.is_some_and(|work| !work.connected(socket, !is_reused, repeatable, now)) {
+            // Closed, or about to be, in the moment in which it was taken out of the pool. Nothing was sent.
+            let problem = "a connection that is not kept any longer";
+            return Err(Error::explain(ErrorType::ConnectionClosed, problem).into_in());
         }
         Ok(())
     }
@@ -239,11 +242,18 @@ impl ProxyHttp for Proxy {
             // Answered by us: the body is sent when there is a slot.
             request.remove_header(&header::EXPECT);
         }
+        if let Some(upstream) = &context.upstream
+            && !upstream.params().keepalive
+        {
+            headers::ask_to_close(request)?;
+        }
         if let Some(work) = &mut context.work {
             work.sending();
         }
+        context.interim = 0;
         context.record.attempts += 1;
-        context.record.sent = Some(Instant::now());
+        // Now; another look at the clock would be one per request.
+        context.record.sent = Some(context.connected);
         context.record.answered = None;
         context.record.served = None;
         Ok(())
@@ -272,8 +282,11 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if let Some(problem) = headers::problem(response) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
+        }
         if headers::is_interim(response) {
-            return Ok(());
+            return attempt::interim(session, context);
         }
         let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && !session.is_upgrade_req() {
@@ -282,6 +295,10 @@ impl ProxyHttp for Proxy {
         }
         if let Some(work) = &mut context.work {
             work.answering();
+            if !context.body.has_ended() {
+                // What is still sent to it may be taken for a request.
+                work.spend_connection();
+            }
         }
         if retrying::turns_down(session, context, response) {
             let kind = ErrorType::HTTPStatus(response.status.as_u16());
@@ -295,6 +312,13 @@ impl ProxyHttp for Proxy {
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
+            if headers::announces_body(&response.headers, length) {
+                // Some servers send it all the same.
+                context
+                    .work
+                    .as_ref()
+                    .inspect(|work| work.spend_connection());
+            }
             attempt::end_work(session, context);
             return Ok(());
         } else if !context.held.begin(length, &self.held) {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::connect::Connector;
 use super::sightings::Sightings;
 use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
@@ -21,6 +22,7 @@ const BROKEN_OFF_MAX: u32 = 1;
 pub struct Backend {
     params: BackendParams,
     location: ArcSwap<Location>,
+    connector: Arc<Connector>,
     served: AtomicU64,
     failed: AtomicU64,
     /// The requests that ended with it.
@@ -47,14 +49,16 @@ pub struct Location {
 impl Backend {
     pub(super) fn new(params: &BackendParams, upstream: &UpstreamParams) -> Self {
         let endpoint = params.address.endpoint();
+        let connector = Arc::new(Connector::new(upstream));
         let location = Location {
-            peer: connect::peer(endpoint.as_ref(), upstream),
+            peer: connect::peer(endpoint.as_ref(), upstream, connector.clone()),
             endpoint,
             problem: None,
         };
         Self {
             params: params.clone(),
             location: ArcSwap::from_pointee(location),
+            connector,
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             requests: RequestCounts::default(),
@@ -85,8 +89,18 @@ impl Backend {
         self.location.load_full()
     }
 
-    /// Its name was asked for: it is at `found` from the next connection on, or stays where it was
-    /// because of a problem. One caller at a time.
+    /// It turned sick, or is back, perhaps as another process: no connection to it serves another request.
+    pub(super) fn close_connections(&self) {
+        self.connector.close_all();
+    }
+
+    /// Closes the connections that have rested for too long, if that is late.
+    pub(super) fn close_late_connections(&self, now: Instant) {
+        self.connector.close_late(now);
+    }
+
+    /// Its name was asked for: it is at `found` from the next connection on, those to another address serve no other
+    /// request; or it stays where it was because of a problem. One caller at a time.
     pub fn locate(&self, found: Result<Endpoint, String>) {
         let last = self.location();
         let mut peer = last.peer.clone();
@@ -97,11 +111,15 @@ impl Backend {
             }
             Err(problem) => (last.endpoint.clone(), Some(problem)),
         };
+        let has_moved = endpoint != last.endpoint;
         self.location.store(Arc::new(Location {
             endpoint,
             problem,
             peer,
         }));
+        if has_moved {
+            self.close_connections();
+        }
     }
 
     /// It has sent some of an answer, or taken some of a body that is sent on as it comes.
@@ -145,5 +163,45 @@ impl Backend {
     /// When it last answered.
     pub fn last_served(&self) -> Option<Instant> {
         self.sightings.served()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
+mod tests {
+    use std::io::{self, Read as _};
+    use std::net::TcpListener;
+
+    use pingora::connectors::l4::Connect as _;
+    use pingora::protocols::{Digest, GetProxyDigest as _};
+    use pingora::upstreams::peer::Peer as _;
+
+    use super::*;
+    use crate::upstream::BackendSocket;
+    use crate::upstream::fixtures::upstream;
+
+    #[tokio::test]
+    async fn what_leads_to_where_it_was_serves_no_other_request() {
+        let upstream = upstream(&[1], 9);
+        let backend = &upstream.backends()[0];
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = Endpoint::Ip(listener.local_addr().unwrap());
+        backend.locate(Ok(here.clone()));
+        let made = backend.connector.connect(backend.peer().address()).await;
+        let stream = made.unwrap();
+        let digest = Digest {
+            proxy_digest: stream.get_proxy_digest(),
+            ..Digest::default()
+        };
+        BackendSocket::of(&digest).unwrap().put_back(Instant::now());
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        backend.locate(Ok(here));
+        backend.locate(Err("it does not resolve".to_owned()));
+        let still_open = accepted.read(&mut [0]).unwrap_err();
+        assert_eq!(still_open.kind(), io::ErrorKind::WouldBlock);
+        backend.locate(Ok(Endpoint::Ip("127.0.0.1:9".parse().unwrap())));
+        accepted.set_nonblocking(false).unwrap();
+        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
@@ -48,7 +48,11 @@ const NOWHERE: net::SocketAddr = net::SocketAddr::new(IpAddr::V6(DISCARD_PREFIX)
 /// How Pingora is to reach a backend. Reads have no timeout here: one deadline of ours covers the
 /// response's header and each pause of its body, for less than a timer per read. Nor has the pool: see
 /// `idle`.
-pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> HttpPeer {
+pub(super) fn peer(
+    endpoint: Option<&Endpoint>,
+    upstream: &UpstreamParams,
+    connector: Arc<Connector>,
+) -> HttpPeer {
     let timeouts = &upstream.timeouts;
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
     peer._address = socket_address(endpoint);
@@ -57,7 +61,7 @@ pub(super) fn peer(endpoint: Option<&Endpoint>, upstream: &UpstreamParams) -> Ht
     if let Some(Endpoint::Unix(_)) = endpoint {
         peer.options.write_timeout = Some(timeouts.write);
     }
-    peer.options.custom_l4 = Some(Arc::new(Connector::new(upstream)));
+    peer.options.custom_l4 = Some(connector);
     peer
 }
 
@@ -107,6 +111,16 @@ impl Connector {
             count: AtomicUsize::new(0),
             idle: IdleLimit::new(upstream.timeouts.idle),
         }
+    }
+
+    /// No connection that it has made serves another request.
+    pub(super) fn close_all(&self) {
+        self.idle.close_all();
+    }
+
+    /// Closes the connections that should have been closed by now.
+    pub(super) fn close_late(&self, now: Instant) {
+        self.idle.close_late(now);
     }
 
     /// A connection, and a duplicate of its descriptor.
@@ -164,12 +178,14 @@ async fn dial_unix(path: &Path) -> io::Result<UnixStream> {
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        // As it is before: who is turned away while we dial has no use for what comes of it.
+        let era = self.idle.era();
         let (mut stream, duplicate) = self
             .open(address)
             .await
             .map_err(|error| explain(error, address))?;
         let duplicate = duplicate.or_err(ErrorType::InternalError, "duplicating a descriptor")?;
-        let socket = BackendSocket::new(duplicate);
+        let socket = BackendSocket::new(duplicate, era);
         self.idle.keep(&socket);
         let response = ResponseHeader::build(200, Some(0))?;
         stream.set_proxy_digest(ProxyDigest::new(Box::new(response), Some(Box::new(socket))));

@@ -90,6 +90,7 @@ pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc
                 request: TIMEOUT,
             },
             retry: RetryParams::default(),
+            keepalive: true,
             busy_limit: TIMEOUT,
             sources: Arc::default(),
             backends: backends.collect(),

@@ -217,8 +217,18 @@ impl Upstream {
             balancer,
         };
         let published = self.slots.lock().publish(edition, Instant::now());
+        self.close_connections(&published.replaced.terms, &terms);
         wake(published.wakers);
         self.tell_changes(&published.replaced, ruling, &terms);
+    }
+
+    /// Whoever was taken out or let in again serves on fresh connections only.
+    fn close_connections(&self, was: &[Terms], is: &[Terms]) {
+        for ((backend, was), is) in self.backends.iter().zip(was).zip(is) {
+            if was.admitted != is.admitted {
+                backend.close_connections();
+            }
+        }
     }
 
     /// Tells one client from another, for its queue.
@@ -294,6 +304,7 @@ impl Upstream {
     fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
         let ejected = self.slots.lock().eject(index, Instant::now());
         if let Some(wakers) = ejected {
+            self.backend(index).close_connections();
             wake(wakers);
             self.backend(index).ejections.add();
             self.events.publish(Event::BackendEjected {

@@ -25,6 +25,8 @@ pub struct UpstreamParams {
     pub timeouts: Timeouts,
     /// When a request is sent again.
     pub retry: RetryParams,
+    /// Whether a connection to a backend serves several requests, one after the other.
+    pub keepalive: bool,
     /// How long a slot stays taken for a request that we gave up on, if the backend neither
     /// answers nor closes.
     pub busy_limit: Duration,

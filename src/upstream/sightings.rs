@@ -43,7 +43,7 @@ pub struct Evidence {
     pub heard: Option<Duration>,
     /// Since the latest attempt that failed on it.
     pub failed: Option<Duration>,
-    /// Since the latest attempt in which it took longer than `timeouts.response_header` or `.read`.
+    /// Since the latest attempt in which it took longer than `timeouts.response_header`, `.read` or `.write`.
     pub overdue: Option<Duration>,
 }
 

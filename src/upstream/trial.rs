@@ -61,6 +61,7 @@ async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
 }
 
 fn reinstate(upstream: &Upstream, index: BackendIndex, ejected_at: Instant) {
+    upstream.backend(index).close_connections();
     let wakers = upstream
         .slots
         .lock()

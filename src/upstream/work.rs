@@ -17,7 +17,8 @@
 //! The last one is not exact for two kinds of servers, and nothing we could see would make it so: one
 //! that closes at FIN and works on, and one that computes in silence after more than a mebibyte.
 //!
-//! `busy_limit` ends every wait. (A client that leaves before its answer begins does not end up
+//! `busy_limit` ends every wait. It is all there is where the system gave the connection up because the backend
+//! took nothing (`timeouts.write`): then there is no close to be seen. (A client that leaves before its answer begins does not end up
 //! here: its request goes on to its end, see `door::ClientStream`.)
 
 use std::io;
@@ -61,6 +62,8 @@ pub struct Work {
     /// The connection was made for this request.
     is_fresh: bool,
     stage: Stage,
+    /// The system gave the connection up: nobody can tell when the backend lets go of it.
+    is_cut_off: bool,
 }
 
 impl Work {
@@ -71,6 +74,7 @@ impl Work {
             socket: None,
             is_fresh: false,
             stage: Stage::Unsent,
+            is_cut_off: false,
         }
     }
 
@@ -79,10 +83,30 @@ impl Work {
         self.lease.as_ref()
     }
 
-    /// The connection stands; it was made for this request, or had served others.
-    pub fn connected(&mut self, socket: Option<BackendSocket>, is_fresh: bool) {
+    /// The connection stands; it was made for this request, or had served others. `false` if it must not be used.
+    ///
+    /// Of one that had served others Pingora has looked whether it has ended, but it sees no more than the runtime
+    /// has told it. So where a request can't be `repeatable`, the system is asked, which costs a call.
+    pub fn connected(
+        &mut self,
+        socket: Option<BackendSocket>,
+        is_fresh: bool,
+        repeatable: bool,
+        now: Instant,
+    ) -> bool {
+        if let (Some(socket), Some(lease)) = (&socket, &self.lease) {
+            let limit = lease.upstream().params().timeouts.idle;
+            if !socket.take(limit, now) {
+                lease.backend().close_late_connections(now);
+                return false;
+            }
+            if !is_fresh && !repeatable && !is_silent(socket) {
+                return false;
+            }
+        }
         self.socket = socket;
         self.is_fresh = is_fresh;
+        true
     }
 
     /// From now on, the backend may have seen some of the request.
@@ -119,6 +143,19 @@ impl Work {
         self.stage = Stage::Answering;
     }
 
+    /// What comes on this connection after the answer may still belong to it: it serves no other request.
+    pub fn spend_connection(&self) {
+        self.socket
+            .as_ref()
+            .inspect(|socket| socket.serve_no_other());
+    }
+
+    /// The backend took nothing for so long that the connection is given up. It may be at work all the same,
+    /// and if the system has closed the connection, there is nothing left by which it could be seen to end.
+    pub fn cut_off(&mut self) {
+        self.is_cut_off = true;
+    }
+
     /// The backend's last byte was read: the slot is free. Returns the connection, which is not free
     /// before the client has taken the answer.
     pub fn done(&mut self) -> Option<BackendSocket> {
@@ -132,20 +169,26 @@ impl Drop for Work {
         let (Some(lease), Some(socket)) = (self.lease.take(), self.socket.take()) else {
             return;
         };
-        if self.stage == Stage::Unsent || is_closed(&socket) {
+        let is_closed = is_closed(&socket);
+        if self.stage == Stage::Unsent || is_closed && !self.is_cut_off {
             return;
         }
         // Without a runtime the process is ending, and the slots with it.
         if let Ok(runtime) = Handle::try_current() {
             lease.abandon();
+            let socket = (!is_closed).then_some(socket);
             runtime.spawn(keep(lease, socket, self.stage));
         }
     }
 }
 
-/// Holds the lease until the backend has let go of the connection.
-async fn keep(lease: Lease, socket: BackendSocket, stage: Stage) {
+/// Holds the lease until the backend has let go of the connection; without one, for as long as it is believed
+/// to be at work.
+async fn keep(lease: Lease, socket: Option<BackendSocket>, stage: Stage) {
     let limit = lease.upstream().params().busy_limit;
+    let Some(socket) = socket else {
+        return sleep(limit).await;
+    };
     let let_go = async {
         if let Err(error) = until_let_go(socket, stage, lease.backend()).await {
             tracing::warn!(backend = %lease.backend().name(), %error, "an abandoned connection can't be watched");
@@ -196,12 +239,23 @@ async fn drain(stream: &mut TcpStream, backend: &Backend) -> Option<Duration> {
 
 /// Whether the backend has closed the connection and left nothing unread.
 fn is_closed(socket: &BackendSocket) -> bool {
-    let mut byte = [0];
-    match recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
-        Ok((read, _)) => read == 0,
+    match peek(socket) {
+        Ok(read) => read == 0,
         Err(Errno::AGAIN | Errno::INTR) => false,
         Err(_) => true,
     }
+}
+
+/// Whether the backend has neither closed the connection nor sent anything that was not read.
+fn is_silent(socket: &BackendSocket) -> bool {
+    matches!(peek(socket), Err(Errno::AGAIN | Errno::INTR))
+}
+
+/// How many bytes could be read, one at the most; 0 at the end.
+fn peek(socket: &BackendSocket) -> Result<usize, Errno> {
+    let mut byte = [0];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    recv(socket, &mut byte[..], flags).map(|(read, _)| read)
 }
 
 #[cfg(test)]
@@ -209,6 +263,7 @@ fn is_closed(socket: &BackendSocket) -> bool {
 mod tests {
     use super::*;
     use crate::upstream::fixtures::{first, upstream};
+    use crate::upstream::socket::Eras;
     use crate::upstream::{Arrival, Upstream};
     use std::sync::Arc;
     use tokio::net::TcpListener;
@@ -226,7 +281,8 @@ mod tests {
         let socket = proxy.await.unwrap().into_std().unwrap();
         let (backend, _) = listener.accept().await.unwrap();
         let mut work = Work::new(lease);
-        work.connected(Some(BackendSocket::new(socket.into())), true);
+        let socket = BackendSocket::new(socket.into(), Eras::default().now());
+        assert!(work.connected(Some(socket), true, false, Instant::now()));
         (upstream, work, backend)
     }
 
@@ -264,6 +320,40 @@ mod tests {
         }
         drop((socket, work));
         assert_eq!(in_flight(&upstream), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_repeated_is_not_sent_to_who_has_spoken_or_closed() {
+        for is_closed in [true, false] {
+            let (_upstream, mut work, mut backend) = work().await;
+            let socket = work.socket.clone().unwrap();
+            assert!(work.connected(Some(socket.clone()), false, false, Instant::now()));
+            backend.write_all(b"HTTP/1.1 408").await.unwrap();
+            let _backend = (!is_closed).then_some(backend);
+            while is_silent(&socket) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert!(!work.connected(Some(socket.clone()), false, false, Instant::now()));
+            assert!(work.connected(Some(socket), false, true, Instant::now()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_took_nothing_is_believed_to_work_on_though_the_connection_is_gone() {
+        let (upstream, mut work, backend) = work().await;
+        work.sending();
+        drop(backend);
+        let socket = work.socket.clone().unwrap();
+        while !is_closed(&socket) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        work.cut_off();
+        drop((socket, work));
+        let begun = tokio::time::Instant::now();
+        while in_flight(&upstream) != (0, 0) {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(begun.elapsed() >= upstream.params().busy_limit);
     }
 
     #[tokio::test]

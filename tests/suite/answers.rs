@@ -49,10 +49,10 @@ async fn what_is_not_http_is_502() {
     let said = answer.json();
     assert_eq!(
         (&said["backend"], &said["attempts"]),
-        (&"a".into(), &1.into())
+        (&"a".into(), &3.into())
     );
     let text = lb.ask(get("/home")).await.text();
-    assert!(text.contains("backend: a, attempts: 1"), "{text}");
+    assert!(text.contains("backend: a, attempts: 3"), "{text}");
 }
 
 #[tokio::test]

@@ -254,6 +254,10 @@ const TESTS: &[(&str, &str)] = &[
         "timeouts::a_request_that_is_not_answered_in_its_time_is_504",
     ),
     (
+        "upstreams.NAME.keepalive",
+        "pools::without_keepalive_each_request_has_a_connection_of_its_own",
+    ),
+    (
         "upstreams.NAME.retry.attempts",
         "retry_rules::attempts_are_as_many_as_are_allowed",
     ),

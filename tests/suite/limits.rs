@@ -10,8 +10,7 @@ use crate::harness::{Client, Proxy, Request, Response, Units, backend, get, prox
 
 /// A request that is sent and not waited for.
 async fn sent(lb: &Proxy, request: Request) -> Client {
-    let client = lb.send(&request).await;
-    client
+    lb.send(&request).await
 }
 
 #[tokio::test]

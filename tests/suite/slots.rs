@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
+
 use crate::harness::{Backend, Client, Units, backend, get, load, proxy, soon, until};
 
 #[tokio::test]
@@ -135,7 +137,11 @@ async fn an_invalid_answer_leaves_the_slot_taken_until_the_backend_closes() {
         .works_on_after_answering()
         .start()
         .await;
-    let lb = proxy().upstream("web", [&a]).start().await;
+    let lb = proxy()
+        .upstream("web", [&a])
+        .key("maitred.upstreams.web.retry", json!({ "on": [] }))
+        .start()
+        .await;
     let invalid = lb.ask(get("/home").accepts_json()).await;
     invalid.assert_refusal(502, "invalid_response");
     lb.has_taken("a").await;

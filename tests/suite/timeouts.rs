@@ -4,11 +4,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::time::timeout;
 
 use crate::harness::{
-    Client, Proxy, Response, Server, Units, backend, free_port, get, post, proxy, soon, until,
+    Client, Proxy, Response, Server, Units, backend, free_port, get, post, proxy, scrape, soon,
+    until,
 };
 
 /// A server that takes no connection: its accept queue is full, and the system drops whoever knocks.
@@ -158,6 +160,7 @@ async fn a_backend_that_pauses_in_its_answer_is_broken_off_at_the_read_timeout()
     let lb = proxy()
         .upstream("web", [&a])
         .read_timeout(400.millis())
+        .json_access_log()
         .start()
         .await;
     let begun = Instant::now();
@@ -165,20 +168,106 @@ async fn a_backend_that_pauses_in_its_answer_is_broken_off_at_the_read_timeout()
     let took = begun.elapsed();
     assert!(answer.is_err(), "{answer:?}");
     assert!(took >= 400.millis(), "{took:?}");
-}
-
-/// Uploads more than any buffers take; how long it was until the proxy answered by itself.
-async fn upload_is_given_up_on(lb: &Proxy) -> Duration {
-    let upload = post("/home").body(vec![b'x'; 64 << 20]);
-    // It is never read to its end, so the client may see the close before the answer.
-    let address = lb.address();
-    let client = tokio::spawn(async move { upload.send_to(address).await });
-    let took = until("it is given up on", 20.secs(), async || {
-        lb.access_log().iter().any(|line| line["status"] == 502)
+    until("it is logged", 5.secs(), async || {
+        !lb.access_log().is_empty()
     })
     .await;
-    let _ = soon("the client's end", 5.secs(), client).await;
+    // The client had the header: the log says what it saw, and why that was not all.
+    let line = lb.access_log().remove(0);
+    assert_eq!(
+        (&line["reason"], &line["status"]),
+        (&"read_timeout".into(), &200.into())
+    );
+    let page = scrape(lb.site().admin()).await;
+    let counted = page.sum("maitred_refusals_total", &["reason=\"read_timeout\""]);
+    assert_eq!(counted, 1.0);
+}
+
+/// Uploads as much as any buffers take; how long it was until the proxy answered by itself, which says why.
+async fn upload_is_given_up_on(lb: &Proxy) -> Duration {
+    let mut client = lb.connect().await;
+    let begun = Instant::now();
+    let upload = post("/home").accepts_json().promises(1 << 40);
+    client.send(&upload).await.unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    while let Ok(sent) = timeout(200.millis(), client.send_bytes(&piece)).await {
+        sent.unwrap();
+    }
+    let answer = soon("the answer", 20.secs(), client.receive("POST")).await;
+    answer.unwrap().assert_refusal(504, "write_timeout");
+    let took = begun.elapsed();
+    // Else the rest of the body is waited for.
+    drop(client);
+    is_told(lb, "write_timeout").await;
     took
+}
+
+/// Waits until the one request that there was is logged and counted as this.
+async fn is_told(lb: &Proxy, reason: &str) {
+    until("it is logged", 5.secs(), async || {
+        !lb.access_log().is_empty()
+    })
+    .await;
+    let line = lb.access_log().remove(0);
+    assert_eq!(
+        (&line["reason"], &line["status"]),
+        (&reason.into(), &504.into())
+    );
+    let page = scrape(lb.site().admin()).await;
+    let label = format!("reason=\"{reason}\"");
+    assert_eq!(page.sum("maitred_refusals_total", &[&label]), 1.0);
+}
+
+/// Where a request that found no connection may not be sent again; else it waits for a backend, and what it is
+/// told in the end is that none had a slot for it.
+#[tokio::test]
+async fn a_connection_that_is_not_made_in_its_time_is_504() {
+    let deaf = Deaf::start().await;
+    for (on, status, reason) in [
+        (json!([]), 504, "connect_timeout"),
+        (json!(["connect_failure"]), 503, "queue_timeout"),
+    ] {
+        let lb = proxy()
+            .upstream("web", [&deaf])
+            .connect_timeout(300.millis())
+            .request_timeout(1.secs())
+            .key("maitred.upstreams.web.retry", json!({ "on": on }))
+            .json_access_log()
+            .start()
+            .await;
+        let mut client = lb.connect().await;
+        client.send(&get("/home").accepts_json()).await.unwrap();
+        let answer = answer_after(&mut client, "GET", 250.millis()).await;
+        answer.assert_refusal(status, reason);
+        if status == 504 {
+            assert_eq!(answer.json()["backend"], "deaf");
+            is_told(&lb, reason).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_timeout_has_its_name_in_body_log_and_metrics() {
+    let slow = backend("slow").held().start().await;
+    for reason in ["response_header_timeout", "request_timeout"] {
+        let mut lb = proxy().upstream("web", [&slow]).json_access_log();
+        lb = match reason {
+            "request_timeout" => lb.request_timeout(300.millis()),
+            _ => lb.response_header_timeout(300.millis()),
+        };
+        let lb = lb.start().await;
+        lb.ask(get("/home").accepts_json())
+            .await
+            .assert_refusal(504, reason);
+        is_told(&lb, reason).await;
+        let status = lb.backend_status("slow").await;
+        assert_eq!(
+            (&status["in_flight"], &status["abandoned"]),
+            (&1.into(), &1.into())
+        );
+        slow.release(1);
+        lb.has_freed_all().await;
+    }
 }
 
 /// The kernel of a server that accepts nothing takes what fits its buffers. The default is thirty seconds.
@@ -188,11 +277,18 @@ async fn a_backend_that_reads_nothing_for_half_a_second_is_given_up_on() {
     let lb = proxy()
         .upstream("web", [&mute])
         .write_timeout(500.millis())
+        .busy_limit(2.secs())
         .json_access_log()
         .start()
         .await;
     let took = upload_is_given_up_on(&lb).await;
     assert!(took >= 500.millis() && took < 10.secs(), "{took:?}");
+    // What it has in hand nobody knows: there is no connection by which it could let go.
+    assert_eq!(lb.backend_status("mute").await["abandoned"], 1);
+    let freed = until("the busy limit is over", 5.secs(), async || {
+        lb.backend_status("mute").await["in_flight"] == 0
+    });
+    assert!(freed.await >= 1.secs());
 }
 
 /// Where the kernel has no such limit, the others do.

@@ -93,6 +93,7 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
             request: seconds(90),
         },
         retry: RetryParams::default(),
+        keepalive: true,
         busy_limit: seconds(60),
         sources: Default::default(),
         backends,

@@ -832,7 +832,11 @@ fn weights_and_states_are_checked() {
         ),
         (
             upstreamed("outlier_detection: {}"),
-            "c:6:7: maitred.upstreams.demo.outlier_detection: unknown key, expected one of poller, balance, queue, timeouts, retry, busy_limit, backends",
+            "c:6:7: maitred.upstreams.demo.outlier_detection: unknown key, expected one of poller, balance, queue, timeouts, retry, keepalive, busy_limit, backends",
+        ),
+        (
+            upstreamed("keepalive: never"),
+            "c:6:18: maitred.upstreams.demo.keepalive: never is not one of on, off",
         ),
         (
             upstreamed("retry: { attempts: 0 }"),
@@ -844,7 +848,7 @@ fn weights_and_states_are_checked() {
         ),
         (
             upstreamed("retry: { on: [reset] }"),
-            "c:6:21: maitred.upstreams.demo.retry.on[0]: reset is not one of connect_failure, reset_before_response, stale_connection, 502, 503, 504, timeout",
+            "c:6:21: maitred.upstreams.demo.retry.on[0]: reset is not one of connect_failure, reset_before_response, stale_connection, invalid_response, 502, 503, 504, timeout",
         ),
         (
             upstreamed("retry: { budget_percent: 101 }"),

@@ -1,0 +1,301 @@
+//! Connections to backends: whose they are, for how long, and that none outlives what it was good for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::harness::{
+    Proxy, ProxyBuilder, RawServer, Request, Response, Seen, Server, Units, Wire, ask_on, backend,
+    get, load, post, proxy, raw_server, request, scrape, until,
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Answers each request, those for `?slow` after 300 ms, until the other side closes.
+async fn willing(mut wire: Wire) {
+    while let Ok(Some(head)) = wire.read_head().await {
+        if head.start.contains("slow") {
+            sleep(300.millis()).await;
+        }
+        if wire.write(OK).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// With connections that are kept for a minute.
+fn keeping(server: &RawServer) -> ProxyBuilder {
+    proxy()
+        .upstream("web", [server])
+        .backend_key(server.name(), "max_in_flight", 4)
+        .idle_timeout(60.secs())
+}
+
+/// So many requests at once, each of which takes a while.
+fn ask_slowly(lb: &Proxy, requests: usize) -> JoinSet<io::Result<Response>> {
+    let address = lb.address();
+    let asked = (0..requests).map(|_| async move { get("/home?slow").send_to(address).await });
+    asked.collect()
+}
+
+/// Makes this many connections to the server, which are idle then.
+async fn fill(lb: &Proxy, server: &RawServer, connections: usize) {
+    for answer in ask_slowly(lb, connections).join_all().await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!(
+        (server.open(), server.connections()),
+        (connections, connections)
+    );
+}
+
+#[tokio::test]
+async fn without_keepalive_each_request_has_a_connection_of_its_own() {
+    for keepalive in [true, false] {
+        let a = backend("a").start().await;
+        let mut lb = proxy().upstream("web", [&a]);
+        if !keepalive {
+            lb = lb.key("maitred.upstreams.web.keepalive", "off");
+        }
+        let lb = lb.start().await;
+        let mut client = lb.connect().await;
+        for asked in [
+            get("/home"),
+            request("HEAD", "/home"),
+            post("/home").body(vec![1; 9]),
+        ] {
+            for said in ["keep-alive", "close, X-Mine", "keep-alive"] {
+                // What the client says of its own connection.
+                let asked = asked.clone().header("Connection", said);
+                if said != "keep-alive" {
+                    assert_eq!(lb.ask(asked).await.status, 200);
+                } else {
+                    assert_eq!(client.ask(&asked).await.unwrap().status, 200);
+                }
+            }
+        }
+        let requests = a.requests();
+        let closes = |one: &Seen| one.header("Connection") == Some("close");
+        assert_eq!(requests.len(), 9);
+        assert!(requests.iter().all(|one| closes(one) != keepalive));
+        if keepalive {
+            assert!(a.connections() < 9, "{}", a.connections());
+        } else {
+            assert_eq!(a.connections(), 9);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_stays_one_without_keepalive() {
+    let a = backend("a").upgrades("").start().await;
+    let lb = proxy()
+        .upstream("web", [&a])
+        .key("maitred.upstreams.web.keepalive", "off");
+    let lb = lb.start().await;
+    let mut client = lb.connect().await;
+    let asked = get("/home").header("Connection", "Upgrade");
+    client
+        .send(&asked.header("Upgrade", "websocket"))
+        .await
+        .unwrap();
+    assert_eq!(client.receive("GET").await.unwrap().status, 101);
+    let said = a.requests()[0].headers.clone();
+    assert!(said.lists("Connection", "upgrade") && said.lists("Connection", "close"));
+    a.release(1);
+}
+
+/// It takes a connection when the one before has ended, and leaves the ending to the other side.
+#[tokio::test]
+async fn two_hundred_clients_are_served_by_a_server_of_one_connection_at_a_time() {
+    let a = backend("a").takes(1.millis()).one_connection_at_a_time();
+    let a = a.start().await;
+    let lb = proxy()
+        .upstream("web", [&a])
+        .key("maitred.upstreams.web.keepalive", "off")
+        .start()
+        .await;
+    let tally = load(lb.address()).clients(200).requests_each(3).run().await;
+    tally.assert_none_failed();
+    assert_eq!((a.served(), a.connections(), a.overlap()), (600, 600, 1));
+}
+
+#[tokio::test]
+async fn an_http_10_backend_may_ask_for_keep_alive_in_vain() {
+    const ANSWER: &str = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
+    // Where it is heard, the next request may still be there before the connection is back.
+    for (keepalive, expected) in [("on", 1..5), ("off", 5..6)] {
+        let a = backend("a").answers_raw(ANSWER).start().await;
+        let lb = proxy()
+            .upstream("web", [&a])
+            .key("maitred.upstreams.web.keepalive", keepalive)
+            .idle_timeout(60.secs())
+            .start()
+            .await;
+        for _ in 0..5 {
+            assert_eq!(lb.ask(get("/home")).await.text(), "ok");
+        }
+        assert!(expected.contains(&a.connections()), "{}", a.connections());
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_turns_sick_loses_its_idle_connections_at_once() {
+    let server = raw_server("a", willing).await;
+    let lb = keeping(&server).start().await;
+    fill(&lb, &server, 4).await;
+    let begun = Instant::now();
+    lb.site().health(&[("a", false)]);
+    until("they are closed", 5.secs(), async || server.open() == 0).await;
+    let took = begun.elapsed();
+    println!("closed {took:?} after the change");
+    assert!(took < 100.millis(), "{took:?}");
+    lb.health(&[("a", true)]).await;
+    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    assert_eq!((server.open(), server.connections()), (1, 5));
+}
+
+#[tokio::test]
+async fn one_in_use_is_closed_when_it_is_done_and_serves_nobody_after_the_return() {
+    let server = raw_server("a", willing).await;
+    let lb = keeping(&server).start().await;
+    let mut client = lb.connect().await;
+    client.send(&get("/home?slow")).await.unwrap();
+    until("it is in use", 2.secs(), async || server.open() == 1).await;
+    lb.health(&[("a", false)]).await;
+    assert_eq!(server.open(), 1);
+    lb.health(&[("a", true)]).await;
+    assert_eq!(client.receive("GET").await.unwrap().status, 200);
+    until("it is closed", 2.secs(), async || server.open() == 0).await;
+    assert_eq!(client.ask(&get("/home")).await.unwrap().status, 200);
+    assert_eq!(server.connections(), 2);
+}
+
+/// It takes no new connections; those that stand still work.
+#[tokio::test]
+async fn an_ejected_backend_loses_its_connections() {
+    let server = raw_server("a", willing).await;
+    let lb = keeping(&server).start().await;
+    fill(&lb, &server, 2).await;
+    server.refuse().await;
+    let slow = ask_slowly(&lb, 3);
+    until("it is ejected", 5.secs(), async || {
+        !lb.is_eligible("a").await
+    })
+    .await;
+    until("they are closed", 5.secs(), async || server.open() == 0).await;
+    drop(slow);
+}
+
+/// Closes a connection on which nothing has come for this long; counts those that were closed so, and the requests.
+fn impatient(
+    limit: Duration,
+    closed: &Arc<AtomicUsize>,
+    seen: &Arc<AtomicUsize>,
+) -> impl Fn(Wire) -> Served + use<> {
+    let (closed, seen) = (closed.clone(), seen.clone());
+    move |mut wire| {
+        let (closed, seen) = (closed.clone(), seen.clone());
+        Box::pin(async move {
+            loop {
+                match timeout(limit, wire.read_head()).await {
+                    Ok(Ok(Some(_))) => seen.fetch_add(1, SeqCst),
+                    Ok(_) => return,
+                    Err(_) => {
+                        closed.fetch_add(1, SeqCst);
+                        return;
+                    }
+                };
+                if wire.write(OK).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+type Served = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Asks `each` times on one connection, with pauses of about this long between; how many did not get 200.
+async fn hesitant(
+    lb: SocketAddr,
+    asked: Request,
+    each: usize,
+    (pause, seed): (Duration, u64),
+) -> usize {
+    let mut random = Rng::with_seed(seed);
+    let (mut connection, mut failed) = (None, 0);
+    for _ in 0..each {
+        sleep(pause.mul_f64(0.96 + 0.1 * random.f64())).await;
+        let answer = ask_on(&mut connection, lb, &asked).await;
+        failed += usize::from(!answer.is_ok_and(|answer| answer.status == 200));
+    }
+    failed
+}
+
+/// How many of so many requests failed at a backend that closes connections idle for `limit`, where the proxy closes
+/// them after `idle`; and how many the backend had closed.
+async fn stale(
+    asked: Request,
+    (limit, idle): (Duration, Duration),
+    requests: usize,
+) -> (usize, usize) {
+    const CLIENTS: usize = 40;
+    let (closed, seen) = (Arc::default(), Arc::default());
+    let server = raw_server("a", impatient(limit, &closed, &seen)).await;
+    let lb = proxy()
+        .upstream("web", [&server])
+        .backend_key("a", "max_in_flight", CLIENTS)
+        .idle_timeout(idle)
+        .alone()
+        .start()
+        .await;
+    let clients = (0..CLIENTS).map(|number| {
+        let each = requests / CLIENTS;
+        hesitant(lb.address(), asked.clone(), each, (limit, number as u64))
+    });
+    let clients: JoinSet<_> = clients.collect();
+    let failed = clients.join_all().await.iter().sum();
+    if failed == 0 {
+        assert_eq!(seen.load(SeqCst), requests, "each was sent once");
+    }
+    let page = scrape(lb.site().admin()).await;
+    let again = page.sum("maitred_retries_total", &["reason=\"stale_connection\""]);
+    let closed = closed.load(SeqCst);
+    println!(
+        "{requests} requests, closed after {idle:?} by us and {limit:?} by the backend: {failed} failed; {closed} \
+         connections closed by the backend, {again} of them in the moment of use"
+    );
+    (failed, closed)
+}
+
+#[tokio::test]
+async fn a_backend_that_closes_idle_connections_early_costs_no_get() {
+    let (failed, closed) = stale(get("/home"), (50.millis(), 60.secs()), 1_000).await;
+    assert_eq!(failed, 0);
+    assert!(closed > 20, "{closed}");
+}
+
+/// By as much earlier as a busy machine may stand still.
+#[tokio::test]
+async fn it_costs_no_post_where_the_proxy_closes_them_earlier() {
+    let pay = post("/home").body(Vec::new());
+    let (failed, _) = stale(pay, (500.millis(), 100.millis()), 200).await;
+    assert_eq!(failed, 0);
+}
+
+#[tokio::test]
+#[ignore = "takes half a minute, and wants a machine that stands still for less than 30 ms"]
+async fn stale_connections_cost_nothing_of_ten_thousand() {
+    let (failed, closed) = stale(get("/home"), (50.millis(), 60.secs()), 10_000).await;
+    assert_eq!(failed, 0);
+    assert!(closed > 200, "{closed}");
+    let pay = post("/home").body(Vec::new());
+    assert_eq!(stale(pay, (50.millis(), 20.millis()), 10_000).await.0, 0);
+}
