@@ -12,4 +12,4 @@ step "the slots under a model checker"
 cargo test --quiet --features shuttle --lib shuttle_
 
 step "a minute of every fault at once"
-PROFILE=dev bench/soak.sh --seconds 60 --without garbage
+PROFILE=dev bench/soak.sh --seconds 60

@@ -87,7 +87,7 @@ struct Soak {
     #[arg(
         long,
         value_name = "LIST",
-        default_value = "[connect_failure, reset_before_response, stale_connection, 502, 503, 504, timeout]"
+        default_value = "[connect_failure, reset_before_response, stale_connection, 502, 503, 504, timeout, invalid_response]"
     )]
     retry_on: String,
     /// Only these faults.
