@@ -30,7 +30,8 @@ const MEMORY_MARGIN: f64 = 0.15;
 const MEMORY_MARGIN_KIB: f64 = 8.0 * 1024.0;
 const DESCRIPTORS_MARGIN: f64 = 4.0;
 const THREADS_MARGIN: f64 = 4.0;
-const TASKS_MARGIN: f64 = 4.0;
+/// Each backend that is out has a task that tries it.
+const TASKS_MARGIN: f64 = 12.0;
 
 /// Something that is held, and by how much it may grow.
 struct Held {
