@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 use maitred::events::Events;
 use maitred::health::{Report, Ruling, State};
+use maitred::policy::outlier::OutlierParams;
 use maitred::policy::retry::RetryParams;
 use maitred::upstream::{
     Arrival, Ask, BackendParams, Balance, FairBy, Guest, Lease, PriorityParams, QueueParams,
@@ -80,6 +81,7 @@ pub fn upstream(balance: Balance, backends: usize, queue: QueueParams) -> Arc<Up
                 request: timeout,
             },
             retry: RetryParams::default(),
+            outlier: OutlierParams::default(),
             keepalive: true,
             busy_limit: timeout,
             sources: Arc::default(),

@@ -116,8 +116,11 @@ impl Admin {
             })
         })?;
         let mut family = page.metric(&declared::EJECTIONS)?;
-        for_each_backend(&views, |labels, view| {
-            family.count(labels, view.backend.ejections.get())
+        for_each_backend(&views, |[upstream, backend], view| {
+            for (cause, count) in view.backend.ejections.each() {
+                family.count(&[*upstream, *backend, ("cause", cause)], count)?;
+            }
+            Ok(())
         })?;
         let gauges: [(&Metric, Fact); 5] = [
             (&declared::SLOTS, |view| view.max_in_flight),

@@ -10,7 +10,7 @@ use super::Admin;
 use crate::control::ReportStatus;
 use crate::health::FileState;
 use crate::id::{BackendName, UpstreamName};
-use crate::upstream::{Backend, BackendView, Guest, Priority, Upstream};
+use crate::upstream::{Backend, BackendView, Guest, Outage, Priority, Upstream};
 
 /// `/api/v1/status`.
 #[derive(Serialize)]
@@ -85,6 +85,9 @@ struct BackendStatus {
     eligible: bool,
     /// Why it may not be chosen.
     why_not: Option<String>,
+    /// What it was taken out for; absent if it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejection: Option<EjectionStatus>,
     /// The file calls it sick and is not believed yet: it turned too many sick at once.
     doubted: bool,
     /// The file says one thing, the requests show another.
@@ -101,6 +104,16 @@ struct BackendStatus {
     served: u64,
     /// Attempts that failed on it.
     failed: u64,
+}
+
+/// What a backend was taken out for, and what it waits for.
+#[derive(Serialize)]
+struct EjectionStatus {
+    cause: &'static str,
+    /// `open`: it has no requests; `probation`: it may have one, whose end decides.
+    state: &'static str,
+    /// Until it is tried with a request; null where it is tried with bare connections.
+    rest_seconds: Option<f64>,
 }
 
 /// Where a host name leads.
@@ -179,6 +192,7 @@ fn backend_status(view: &BackendView<'_>) -> BackendStatus {
         resolved: resolved(view.backend),
         eligible: view.is_eligible(),
         why_not: view.why_not.as_ref().map(ToString::to_string),
+        ejection: view.outage.as_ref().map(ejection),
         doubted: view.is_doubted,
         disagrees: view.disagrees,
         since_seconds: seconds_since(view.since),
@@ -188,6 +202,14 @@ fn backend_status(view: &BackendView<'_>) -> BackendStatus {
         abandoned: view.abandoned,
         served: view.backend.served(),
         failed: view.backend.failed(),
+    }
+}
+
+fn ejection(outage: &Outage) -> EjectionStatus {
+    EjectionStatus {
+        cause: outage.cause.word(),
+        state: outage.state(),
+        rest_seconds: outage.rest(Instant::now()).map(|rest| rest.as_secs_f64()),
     }
 }
 

@@ -34,6 +34,7 @@ mod health;
 mod limits;
 mod listeners;
 mod notes;
+mod outlier_detection;
 mod queue;
 mod reference;
 mod request_id;

@@ -12,6 +12,7 @@ use crate::upstream::{BackendParams, Balance, Timeouts, UpstreamParams};
 use super::health::{self, ProbeParams};
 use super::listeners::Binds;
 use super::notes::Place;
+use super::outlier_detection;
 use super::queue;
 use super::retry;
 use super::scalar::{self, duration};
@@ -60,6 +61,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
     let queue = queue::read(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
     let retry = retry::read(section.section("retry"));
+    let outlier = outlier_detection::read(section.section("outlier_detection"));
     let keepalive = section.value(
         "keepalive",
         "on",
@@ -91,6 +93,7 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
         queue,
         timeouts,
         retry,
+        outlier,
         keepalive,
         busy_limit,
         sources: Arc::default(),

@@ -64,12 +64,13 @@ events! {
     BackendsChanged: "backends_changed", warn, "and so on for others" {
         upstream: UpstreamName, more: usize
     }
-    /// It refuses connections or breaks them off: it gets no requests until it accepts a connection again.
-    BackendEjected: "backend_ejected", warn, "ejected: it refuses connections or breaks them off" {
-        upstream: UpstreamName, backend: BackendName, cause: &'static str
+    /// It refuses connections, and gets no requests until it accepts one; or it has failed too many requests, and is
+    /// tried with one of them after a rest.
+    BackendEjected: "backend_ejected", warn, "ejected" {
+        upstream: UpstreamName, backend: BackendName, cause: &'static str, rest_seconds: f64
     }
-    /// It accepts connections again.
-    BackendReinstated: "backend_reinstated", info, "reinstated: it accepts connections" {
+    /// It accepts connections again, or has answered the request with which it was tried.
+    BackendReinstated: "backend_reinstated", info, "reinstated" {
         upstream: UpstreamName, backend: BackendName
     }
     /// By the health file it may have another number of requests at once.

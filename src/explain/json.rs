@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::record::{Attempt, Explanation};
+use crate::policy::outlier::Cause;
 use crate::upstream::{Balance, Finding};
 
 /// How long a field of an answer is at the most.
@@ -138,6 +139,8 @@ fn candidate(attempt: &Attempt, name: &str, is_chosen: bool, finding: &Finding) 
         "in_flight": finding.in_flight,
         "max_in_flight": finding.max_in_flight,
         "since_seconds": since.map(|since| since.as_secs_f64()),
+        "ejected_for": finding.ejected_for.map(Cause::word),
+        "rest_seconds": f64::from(finding.rest_millis) / 1000.0,
     })
 }
 

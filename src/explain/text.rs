@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::json::name_of;
 use super::record::{Attempt, Explanation};
+use crate::policy::outlier::Cause;
 use crate::upstream::{Balance, Finding};
 
 /// How wide the picture is.
@@ -54,6 +55,14 @@ impl Explanation {
             return format!(
                 "none of {all} had a free slot, so it waited for {waited} with {before} before it, and was handed the one that became free"
             );
+        }
+        if attempt
+            .survey
+            .chosen()
+            .is_some_and(|one| one.condition == "probation")
+        {
+            return "it had been ejected, and this request was to tell whether it is well again"
+                .to_owned();
         }
         let free = counts.free;
         let balance = self.upstream.as_ref().map(|place| place.0.params().balance);
@@ -112,6 +121,7 @@ impl Explanation {
                 in_flight,
                 max_in_flight,
                 since,
+                ..
             } = finding;
             let since = since.map(|since| attempt.asked.saturating_duration_since(since));
             let since = since.filter(|_| !["free", "full"].contains(condition));
@@ -119,7 +129,8 @@ impl Explanation {
             let name = name.escape_debug().to_string();
             writeln!(
                 text,
-                "  {mark} {name:<16} {condition}{since}, {in_flight} of {max_in_flight} slots in use"
+                "  {mark} {name:<16} {condition}{}{since}, {in_flight} of {max_in_flight} slots in use",
+                ejection(finding)
             )?;
         }
         let all = counts.free + counts.full + counts.ejected + counts.kept_out;
@@ -200,6 +211,19 @@ impl Attempt {
         ];
         all.into_iter().flatten()
     }
+}
+
+/// What it was ejected for, and how long it was to rest still.
+fn ejection(finding: &Finding) -> String {
+    let rest = match finding.rest_millis {
+        0 => String::new(),
+        millis => format!(
+            ", to rest for {}",
+            shown(Duration::from_millis(millis.into()))
+        ),
+    };
+    let cause = finding.ejected_for.map(Cause::word);
+    cause.map_or(String::new(), |cause| format!(" ({cause}{rest})"))
 }
 
 fn time(explanation: &Explanation) -> humantime::Rfc3339Timestamp {

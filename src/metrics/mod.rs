@@ -108,10 +108,10 @@ pub static ATTEMPTS: Metric = counter(
     "maitred_attempts",
     "Attempts that are over, by what came of them.",
 );
-/// Labels: `upstream`, `backend`.
+/// Labels: `upstream`, `backend`, `cause` (of the event `backend_ejected`).
 pub static EJECTIONS: Metric = counter(
     "maitred_ejections",
-    "How often a backend was taken out because it refused connections or broke them off.",
+    "How often a backend was taken out, and what for; a trial that failed counts once more.",
 );
 /// Labels: `upstream`.
 pub static WAITING: Metric = gauge("maitred_queue_waiting", "Requests that wait for a slot.");
@@ -147,7 +147,7 @@ pub static ELIGIBLE: Metric = gauge(
     "1 while a backend may be chosen once it has a free slot, else 0.",
 );
 /// Labels: `upstream`, `backend`, `reason` (`no_report`, `stale`, `unnamed`, `sick`, `drain`, `maint`,
-/// `refuses`, `unresolved`). None while the backend may be chosen.
+/// `refuses`, `unresolved`, `ejected`). None while the backend may be chosen.
 pub static INELIGIBLE: Metric = gauge(
     "maitred_backend_ineligible",
     "1, for the reason why a backend may not be chosen.",

@@ -16,6 +16,7 @@ use super::explaining;
 use super::fault::Fault;
 use super::retrying::{self, Failure};
 use crate::door::{Awaited, ClientStream};
+use crate::policy::outlier::Misstep;
 use crate::policy::retry::Reason;
 use crate::upstream::Work;
 
@@ -68,6 +69,13 @@ pub(super) fn await_piece(session: &Session, context: &Context, now: Instant) {
     }
 }
 
+/// The backend has begun an answer that may have no end.
+pub(super) fn went_well(context: &Context) {
+    let work = context.work.as_ref().filter(|work| !work.has_erred());
+    work.and_then(Work::lease)
+        .inspect(|lease| lease.went_well());
+}
+
 /// The backend's last byte was read.
 pub(super) fn end_work(session: &Session, context: &mut Context) {
     let socket = context.work_done();
@@ -97,7 +105,7 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         Fault::WriteTimeout => work.cut_off(),
         _ => {}
     }
-    tell(&work, &fault);
+    tell(&mut work, &fault);
     let turned_down = context.turned_down.take();
     explaining::failed(context, turned_down.map_or(fault.code(), Reason::word));
     // Each such connection is gone now, so they are as few as the pool is small.
@@ -130,7 +138,7 @@ fn reason(fault: &Fault, work: &Work) -> Option<Reason> {
 }
 
 /// What a failed attempt says about its backend.
-fn tell(work: &Work, fault: &Fault) {
+fn tell(work: &mut Work, fault: &Fault) {
     let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
         return;
     };
@@ -139,6 +147,18 @@ fn tell(work: &Work, fault: &Fault) {
         .count_failed(Instant::now(), fault.is_overdue());
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         lease.upstream().broke_off(lease.index());
+    }
+    misstep(work, fault).inspect(|misstep| work.erred(*misstep));
+}
+
+/// What the backend did wrong. That it accepts no connection was told already, and a connection that it had ended
+/// before is its good right.
+fn misstep(work: &Work, fault: &Fault) -> Option<Misstep> {
+    match fault {
+        Fault::InvalidResponse => Some(Misstep::Invalid),
+        Fault::BadGateway if work.is_sent() && !work.is_stale() => Some(Misstep::Reset),
+        fault if fault.is_overdue() => Some(Misstep::Overdue),
+        _ => None,
     }
 }
 

@@ -151,7 +151,16 @@ impl Context {
         self.record.served = self.record.sent.map(|sent| now - sent);
         let work = self.work.as_mut()?;
         if let Some(lease) = work.lease() {
-            lease.backend().count_served(now);
+            let has_erred = work.has_erred();
+            lease.backend().count_served(now, has_erred);
+            if !has_erred {
+                lease.went_well();
+                if let Some(answered) = self.record.answered {
+                    lease
+                        .upstream()
+                        .count_first_byte(lease.index(), answered, now);
+                }
+            }
             if let Some(served) = self.record.served {
                 lease.upstream().count_service(served);
             }

@@ -311,6 +311,7 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
+            attempt::went_well(context);
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             if headers::announces_body(&response.headers, length) {
                 // Some servers send it all the same.
@@ -322,8 +323,9 @@ impl ProxyHttp for Proxy {
             attempt::end_work(session, context);
             return Ok(());
         } else if !context.held.begin(length, &self.held) {
-            // A stream may have no end: a client that leaves ends it.
+            // A stream may have no end: a client that leaves ends it, and a trial is decided by its header.
             stream.inspect(|stream| stream.serve_openly());
+            attempt::went_well(context);
         }
         attempt::await_piece(session, context, now);
         Ok(())

@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::{explaining, headers, reply};
 use crate::door::ClientStream;
+use crate::policy::outlier::Misstep;
 use crate::policy::retry::{self, Attempt, Decision, Reason};
 use crate::upstream::{BackendIndex, Upstream};
 
@@ -49,6 +50,11 @@ pub(super) fn turns_down(
     let mut failure = Failure::new(reason, true);
     if reason == Reason::Unavailable {
         failure.wanted_pause = headers::retry_after(&response.headers).unwrap_or_default();
+    }
+    // Turned down or passed on, and before anybody is handed its next slot.
+    let misstep = Misstep::Status(failure.wanted_pause);
+    if let Some(work) = &mut context.work {
+        work.erred(misstep);
     }
     let is_again = !has_left && decide(session, context, failure);
     context.turned_down = is_again.then_some(reason);

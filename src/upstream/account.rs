@@ -1,10 +1,11 @@
 //! The slots of one backend: how many it has and who has taken them. The upstream's lock guards them all
 //! ([`slots`](super::slots)).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::BackendIndex;
 use super::selection::Candidate;
+use crate::policy::outlier::Circuit;
 
 /// What one backend may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub(super) struct Account {
     /// Slots taken by requests that we gave up on and the backend has not let go.
     pub(super) abandoned: u32,
     pub(super) terms: Terms,
-    /// When it was ejected, if it is.
-    pub(super) ejected: Option<Instant>,
+    /// Whether it is ejected, and what brings it back; its times count from [`Slots::made`](super::slots::Slots).
+    pub(super) circuit: Circuit,
     /// When its eligibility changed last.
     pub(super) since: Instant,
 }
@@ -37,13 +38,18 @@ impl Account {
             in_flight: 0,
             abandoned: 0,
             terms,
-            ejected: None,
+            circuit: Circuit::closed(Duration::ZERO),
             since: now,
         }
     }
 
     pub(super) fn is_eligible(&self) -> bool {
-        self.terms.admitted && self.ejected.is_none()
+        self.terms.admitted && self.circuit.is_closed()
+    }
+
+    /// It is to have one request, and there is room for it.
+    pub(super) fn wants_trial(&self) -> bool {
+        self.terms.admitted && self.circuit.wants_trial() && !self.is_full()
     }
 
     /// After what it may do has changed.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::connect::Connector;
@@ -12,7 +13,8 @@ use super::sightings::Sightings;
 use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
 use crate::id::BackendName;
-use crate::metrics::{Count, RequestCounts, RequestTimes};
+use crate::metrics::{RequestCounts, RequestTimes, Words};
+use crate::policy::outlier::{Cause, Misstep, OutlierParams, Tally};
 
 /// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
 /// a restart.
@@ -29,10 +31,18 @@ pub struct Backend {
     pub requests: RequestCounts,
     /// How long they took.
     pub times: RequestTimes,
-    /// How often it was taken out.
-    pub ejections: Count,
+    /// How often it was taken out, and what for.
+    pub ejections: Words,
+    /// When it was made; the times of `tally` count from here.
+    made: Instant,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
+    /// Errors in a row.
+    errors: AtomicU32,
+    /// Answers among those served that were errors.
+    served_errors: AtomicU64,
+    /// Locked only when there is an error.
+    tally: Mutex<Tally>,
     sightings: Sightings,
 }
 
@@ -55,6 +65,7 @@ impl Backend {
             endpoint,
             problem: None,
         };
+        let now = Instant::now();
         Self {
             params: params.clone(),
             location: ArcSwap::from_pointee(location),
@@ -63,9 +74,13 @@ impl Backend {
             failed: AtomicU64::new(0),
             requests: RequestCounts::default(),
             times: RequestTimes::default(),
-            ejections: Count::default(),
+            ejections: Words::new(Cause::WORDS),
+            made: now,
             broken_off: AtomicU32::new(0),
-            sightings: Sightings::new(Instant::now()),
+            errors: AtomicU32::new(0),
+            served_errors: AtomicU64::new(0),
+            tally: Mutex::default(),
+            sightings: Sightings::new(now),
         }
     }
 
@@ -127,10 +142,18 @@ impl Backend {
         self.sightings.note_heard(now);
     }
 
-    /// Counts an attempt that it answered.
-    pub fn count_served(&self, now: Instant) {
+    /// Counts an attempt that it answered; `is_error`: with something that speaks against it.
+    pub fn count_served(&self, now: Instant, is_error: bool) {
         self.sightings.note_served(now);
-        self.broken_off.store(0, Relaxed);
+        // They are 0 already, nearly always, and stay where every thread has them at hand.
+        if self.broken_off.load(Relaxed) != 0 {
+            self.broken_off.store(0, Relaxed);
+        }
+        if is_error {
+            self.served_errors.fetch_add(1, Relaxed);
+        } else if self.errors.load(Relaxed) != 0 {
+            self.errors.store(0, Relaxed);
+        }
         self.served.fetch_add(1, Relaxed);
     }
 
@@ -144,6 +167,29 @@ impl Backend {
     /// too often.
     pub(super) fn count_broken_off(&self) -> bool {
         self.broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX
+    }
+
+    /// Counts an error. Returns what it is too many by, if it is, and how long the backend wants to be left alone.
+    pub(super) fn count_error(
+        &self,
+        params: &OutlierParams,
+        misstep: Misstep,
+        now: Instant,
+    ) -> Option<(Cause, Duration)> {
+        let run = self.errors.fetch_add(1, Relaxed).saturating_add(1);
+        let errors = self.served_errors.load(Relaxed);
+        let well = self.served().saturating_sub(errors);
+        let age = now.saturating_duration_since(self.made);
+        let mut tally = self.tally.lock();
+        let cause = tally.note(params, misstep, run, well, age)?;
+        Some((cause, tally.wanted_rest()))
+    }
+
+    /// It is out: what it has done until now is settled by that.
+    pub(super) fn settle_errors(&self) {
+        self.errors.store(0, Relaxed);
+        self.broken_off.store(0, Relaxed);
+        self.tally.lock().clear();
     }
 
     pub(super) fn sightings(&self) -> &Sightings {

@@ -35,6 +35,7 @@ use super::idle::IdleLimit;
 use super::params::{Sources, UpstreamParams};
 use super::socket::BackendSocket;
 use crate::address::{Address, Endpoint};
+use crate::policy::outlier::Cause;
 
 /// Between two tries to get into a backlog.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
@@ -211,12 +212,12 @@ fn kind(error: &io::Error) -> ErrorType {
 }
 
 /// What is told of a connection that failed for the backend's fault.
-pub(super) fn cause(error: &Error) -> &'static str {
+pub(super) fn cause(error: &Error) -> Cause {
     match error.etype() {
-        ErrorType::ConnectRefused => "connection_refused",
-        ErrorType::ConnectTimedout => "connect_timeout",
-        ErrorType::ConnectNoRoute => "no_route",
-        _ => "connect_failure",
+        ErrorType::ConnectRefused => Cause::ConnectionRefused,
+        ErrorType::ConnectTimedout => Cause::ConnectTimeout,
+        ErrorType::ConnectNoRoute => Cause::NoRoute,
+        _ => Cause::ConnectFailure,
     }
 }
 

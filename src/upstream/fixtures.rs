@@ -14,6 +14,7 @@ use super::{
 };
 use crate::events::Events;
 use crate::health::{Report, Ruling, State};
+use crate::policy::outlier::OutlierParams;
 use crate::policy::retry::RetryParams;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +67,17 @@ pub(super) fn first() -> Ask {
 
 /// The same, with a queue of its own.
 pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc<Upstream> {
+    made(params(balance, slots, queue))
+}
+
+/// In round robin, taken out for errors by these rules.
+#[cfg(not(feature = "shuttle"))]
+pub(super) fn detecting(outlier: OutlierParams, slots: &[u32]) -> Arc<Upstream> {
+    let params = params(Balance::RoundRobin, slots, queue_of(9));
+    made(UpstreamParams { outlier, ..params })
+}
+
+fn params(balance: Balance, slots: &[u32], queue: QueueParams) -> UpstreamParams {
     let backends = slots
         .iter()
         .enumerate()
@@ -76,28 +88,31 @@ pub(super) fn queued(balance: Balance, slots: &[u32], queue: QueueParams) -> Arc
             weight: 1,
             state: State::Ready,
         });
-    let upstream = Upstream::new(
-        UpstreamParams {
-            name: "test".into(),
-            balance,
-            queue,
-            timeouts: Timeouts {
-                connect: TIMEOUT,
-                response_header: TIMEOUT,
-                read: TIMEOUT,
-                write: TIMEOUT,
-                idle: TIMEOUT,
-                request: TIMEOUT,
-            },
-            retry: RetryParams::default(),
-            keepalive: true,
-            busy_limit: TIMEOUT,
-            sources: Arc::default(),
-            backends: backends.collect(),
+    UpstreamParams {
+        name: "test".into(),
+        balance,
+        queue,
+        timeouts: Timeouts {
+            connect: TIMEOUT,
+            response_header: TIMEOUT,
+            read: TIMEOUT,
+            write: TIMEOUT,
+            idle: TIMEOUT,
+            request: TIMEOUT,
         },
-        Events::default(),
-    );
-    report(&upstream, &vec![true; slots.len()]);
+        retry: RetryParams::default(),
+        outlier: OutlierParams::default(),
+        keepalive: true,
+        busy_limit: TIMEOUT,
+        sources: Arc::default(),
+        backends: backends.collect(),
+    }
+}
+
+fn made(params: UpstreamParams) -> Arc<Upstream> {
+    let healthy = vec![true; params.backends.len()];
+    let upstream = Upstream::new(params, Events::default());
+    report(&upstream, &healthy);
     upstream
 }
 

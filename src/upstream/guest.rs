@@ -17,6 +17,8 @@ pub struct Guest {
     pub priority: Priority,
     /// Since when it waits.
     pub since: Instant,
+    /// It may be sent again after it was sent: so it may try a backend of which nobody knows whether it is well.
+    pub is_repeatable: bool,
 }
 
 impl Guest {
@@ -26,6 +28,7 @@ impl Guest {
             key: Key::default(),
             priority: Priority::default(),
             since,
+            is_repeatable: false,
         }
     }
 }

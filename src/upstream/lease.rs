@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::queue::{Place, Ticket};
-use super::slots::Call;
+use super::slots::{Call, Seat};
 use super::{Backend, BackendIndex, Refusal, Upstream, wake};
 
 /// One taken slot of one backend. Dropping it gives the slot back, to the head of the queue if
@@ -24,22 +24,36 @@ struct Taken {
     index: BackendIndex,
     ticket: Ticket,
     is_abandoned: AtomicBool,
+    /// The number of the trial that its request is, as long as that decides anything; 0: it is none.
+    trial: AtomicU32,
 }
 
 impl Lease {
-    pub(super) fn new(
-        upstream: Arc<Upstream>,
-        index: BackendIndex,
-        ticket: Ticket,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, seat: Seat, ticket: Ticket, now: Instant) -> Self {
+        let Seat { index, trial } = seat;
         upstream.backend(index).sightings().note_given(now);
         Self(Arc::new(Taken {
             upstream,
             index,
             ticket,
             is_abandoned: AtomicBool::new(false),
+            trial: AtomicU32::new(trial.unwrap_or(0)),
         }))
+    }
+
+    /// The request was answered, as far as it takes to say that the backend works.
+    pub fn went_well(&self) {
+        if let Some(trial) = self.take_trial() {
+            self.0.upstream.trial_went_well(self.0.index, trial);
+        }
+    }
+
+    /// The trial that this request is, if it has not decided anything yet; it does now.
+    pub(super) fn take_trial(&self) -> Option<u32> {
+        let is_one = self.0.trial.load(Relaxed) != 0;
+        is_one
+            .then(|| self.0.trial.swap(0, Relaxed))
+            .filter(|trial| *trial != 0)
     }
 
     /// Whose slot it is.
@@ -101,6 +115,10 @@ impl Drop for Taken {
         self.upstream.backend(self.index).sightings().note_let_go();
         let waker = {
             let mut slots = self.upstream.slots.lock();
+            match *self.trial.get_mut() {
+                0 => {}
+                trial => slots.trial_undecided(self.index, trial),
+            }
             if *self.is_abandoned.get_mut() {
                 slots.release_abandoned(self.index, now)
             } else {
@@ -147,9 +165,9 @@ impl Future for Turn {
         };
         self.place = None;
         Poll::Ready(match call {
-            Call::Seated(index) => {
+            Call::Seated(seat) => {
                 let upstream = self.upstream.clone();
-                Ok(Lease::new(upstream, index, self.ticket, Instant::now()))
+                Ok(Lease::new(upstream, seat, self.ticket, Instant::now()))
             }
             Call::Refused(refusal) => Err(refusal),
         })

@@ -17,6 +17,8 @@ mod idle;
 mod lease;
 mod network;
 mod news;
+mod outliers;
+mod pace;
 mod params;
 mod queue;
 #[cfg(test)]
@@ -40,11 +42,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use pingora::Error;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend as Target, Backends, Extensions, LoadBalancer};
 
-use crate::events::{Event, Events};
+use crate::events::Events;
 use crate::health::{Ruling, Standing, Verdict};
 use crate::metrics::{RequestCounts, RequestTimes};
 use crate::policy::budget::Budget;
@@ -59,11 +60,12 @@ pub use selection::Balance;
 pub use sightings::Evidence;
 pub use socket::BackendSocket;
 pub use survey::{Counts, Finding, LISTED_MAX, Survey};
-pub use view::{BackendView, Ineligible, QueueView, UpstreamView};
+pub use view::{BackendView, Ineligible, Outage, QueueView, UpstreamView};
 pub use work::Work;
 
 use account::Terms;
 use health_check::{Identity, RulingHealth};
+use pace::Pace;
 use queue::Rules;
 use selection::{Selection, Selector};
 use service::ServiceTime;
@@ -108,6 +110,8 @@ pub struct Upstream {
     keys: Keys,
     slots: Mutex<Slots>,
     service: ServiceTime,
+    /// `None` where nobody is taken out for being slow.
+    pace: Option<Pace>,
     retries: Mutex<Budget>,
     /// When it was made; `retries` counts from here.
     made: Instant,
@@ -143,6 +147,7 @@ impl Upstream {
         };
         let rules = rules(&params.queue);
         let made = Instant::now();
+        let pace = Pace::new(&params.outlier, backends.len(), made);
         let slots = Slots::new(first, selection.clone(), rules, made);
         let retries = Budget::new(params.retry.budget_percent, configured_slots(&params));
         Arc::new(Self {
@@ -153,6 +158,7 @@ impl Upstream {
             keys: Keys::default(),
             slots: Mutex::new(slots),
             service: ServiceTime::default(),
+            pace,
             retries: Mutex::new(retries),
             made,
             events,
@@ -219,6 +225,7 @@ impl Upstream {
         let published = self.slots.lock().publish(edition, Instant::now());
         self.close_connections(&published.replaced.terms, &terms);
         wake(published.wakers);
+        self.settle_errors(&published.replaced, &terms);
         self.tell_changes(&published.replaced, ruling, &terms);
     }
 
@@ -244,48 +251,26 @@ impl Upstream {
 
     /// The same, and notes what there was to choose from.
     pub fn arrive_noting(self: &Arc<Self>, ask: Ask, survey: &mut Survey) -> Arrival {
-        let decided = self.slots.lock().arrive_noting(ask, survey);
+        let decided = self.slots.lock().arrive_noting(ask, survey, Instant::now());
         self.decided(decided, ask)
     }
 
     fn decided(self: &Arc<Self>, decided: (Ticket, slots::Arrival), ask: Ask) -> Arrival {
         let (ticket, arrival) = decided;
         match arrival {
-            slots::Arrival::Seated(index) => {
+            slots::Arrival::Seated(seat) => {
                 let now = match ask {
                     // Just now; another look at the clock would be one per request.
                     Ask::First(guest) => guest.since,
                     Ask::Again(..) => Instant::now(),
                 };
-                Arrival::Seated(Lease::new(self.clone(), index, ticket, now))
+                Arrival::Seated(Lease::new(self.clone(), seat, ticket, now))
             }
             slots::Arrival::Waiting(place, displaced) => {
                 wake(displaced);
                 Arrival::Waiting(Turn::new(self.clone(), place, ticket))
             }
             slots::Arrival::Refused(refusal) => Arrival::Refused(refusal),
-        }
-    }
-
-    /// A connection to the backend failed with `error`. If that was the backend's fault, takes it
-    /// out at once and starts trials that bring it back; says whether it was. To be called before
-    /// the lease is dropped: otherwise the head of the queue is handed the dead backend. Needs a
-    /// tokio runtime.
-    pub fn connect_failed(self: &Arc<Self>, index: BackendIndex, error: &Error) -> bool {
-        let is_backends_fault = connect::is_backends_fault(error);
-        if is_backends_fault {
-            self.eject(index, connect::cause(error));
-        }
-        is_backends_fault
-    }
-
-    /// The backend closed a fresh connection without a byte of an answer. Such a backend frees its slot at
-    /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
-    /// is left. To be called before the lease is dropped, as [`Upstream::connect_failed`].
-    pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
-        let again = self.backend(index).count_broken_off();
-        if again && self.is_other_eligible(index) {
-            self.eject(index, "broken_off");
         }
     }
 
@@ -299,21 +284,6 @@ impl Upstream {
     /// Whether a backend other than this one is eligible.
     pub fn is_other_eligible(&self, index: BackendIndex) -> bool {
         self.slots.lock().is_other_eligible(index)
-    }
-
-    fn eject(self: &Arc<Self>, index: BackendIndex, cause: &'static str) {
-        let ejected = self.slots.lock().eject(index, Instant::now());
-        if let Some(wakers) = ejected {
-            self.backend(index).close_connections();
-            wake(wakers);
-            self.backend(index).ejections.add();
-            self.events.publish(Event::BackendEjected {
-                upstream: self.params.name.clone(),
-                backend: self.backend(index).name().clone(),
-                cause,
-            });
-            tokio::spawn(trial::until_reinstated(self.clone(), index));
-        }
     }
 
     /// Refuses everyone who waits and everyone who comes: the process stops.

@@ -10,6 +10,7 @@ use super::{Balance, FairBy, Network};
 use crate::address::Address;
 use crate::health::State;
 use crate::id::{BackendName, UpstreamName};
+use crate::policy::outlier::OutlierParams;
 use crate::policy::retry::RetryParams;
 
 /// A group of backends that serve the same thing, with one queue.
@@ -25,6 +26,8 @@ pub struct UpstreamParams {
     pub timeouts: Timeouts,
     /// When a request is sent again.
     pub retry: RetryParams,
+    /// When a backend is taken out, and for how long.
+    pub outlier: OutlierParams,
     /// Whether a connection to a backend serves several requests, one after the other.
     pub keepalive: bool,
     /// How long a slot stays taken for a request that we gave up on, if the backend neither

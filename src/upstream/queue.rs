@@ -79,6 +79,8 @@ pub(super) struct Queue<C> {
     waiting: usize,
     /// How many were called from a line.
     first_turns: u64,
+    /// How many have joined.
+    joined: u64,
 }
 
 /// One that comes again.
@@ -93,6 +95,10 @@ struct Return {
 struct Entry<C> {
     /// Where it waits; `None` for one that comes again.
     line: Option<LineIndex>,
+    /// It has come for the first time, and may be sent again after it was sent.
+    is_repeatable: bool,
+    /// How many had joined before.
+    joined: u64,
     state: State<C>,
 }
 
@@ -112,6 +118,7 @@ impl<C> Queue<C> {
             returns: Chains::new(),
             waiting: 0,
             first_turns: 0,
+            joined: 0,
         }
     }
 
@@ -157,23 +164,26 @@ impl<C> Queue<C> {
     /// Joins the line of its key and class.
     pub(super) fn join(&mut self, guest: &Guest) -> Place {
         let line = self.lines.join(self.entries.vacant_key(), guest);
-        Place(self.insert(Some(line)))
+        Place(self.insert(Some(line), guest.is_repeatable))
     }
 
     /// Joins once more, ahead of all who were not called yet.
     pub(super) fn rejoin(&mut self, ticket: Ticket, avoided: Option<BackendIndex>) -> Place {
         let before = self.last_returned_before(ticket);
-        let index = self.insert(None);
+        let index = self.insert(None, false);
         self.returns
             .insert_after::<0>(&mut self.returned, before, index);
         self.returns.set_note(index, Return { ticket, avoided });
         Place(index)
     }
 
-    fn insert(&mut self, line: Option<LineIndex>) -> usize {
+    fn insert(&mut self, line: Option<LineIndex>, is_repeatable: bool) -> usize {
         self.waiting += 1;
+        self.joined += 1;
         self.entries.insert(Entry {
             line,
+            is_repeatable,
+            joined: self.joined,
             state: State::Waiting(None),
         })
     }
@@ -207,6 +217,28 @@ impl<C> Queue<C> {
         let willing = self.first_willing(backend);
         let index = willing.or_else(|| self.lines.next(now))?;
         self.call_in_turn(index, call)
+    }
+
+    /// Calls the one that has waited longest of those that come for the first time and may be sent again, out of
+    /// its turn. A walk over all, which is rare: it is for the one trial of a backend that was out. `None`: there is
+    /// none.
+    pub(super) fn call_repeatable(&mut self, call: C) -> Option<Option<Waker>> {
+        let index = self.first_repeatable()?;
+        Some(self.call_in_turn(index, call))
+    }
+
+    fn first_repeatable(&self) -> Option<usize> {
+        let waiting = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_repeatable && matches!(entry.state, State::Waiting(_)));
+        let first = waiting.min_by_key(|(_, entry)| entry.joined)?;
+        Some(first.0)
+    }
+
+    /// Whether there is one that [`Queue::call_repeatable`] would call.
+    pub(super) fn has_repeatable(&self) -> bool {
+        self.first_repeatable().is_some()
     }
 
     fn call_in_turn(&mut self, index: usize, call: C) -> Option<Waker> {

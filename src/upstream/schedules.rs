@@ -4,14 +4,17 @@
 //! `cargo test --features shuttle --lib shuttle_`
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 
 use super::fixtures::{balanced, fair_queue_of, first, queued, report, upstream};
-use super::{Arrival, Ask, BackendIndex, Balance, Guest, Key, Lease, Refusal, Turn, Upstream};
+use super::{
+    Arrival, Ask, BackendIndex, Balance, Guest, Key, Lease, Refusal, Turn, Upstream, wake,
+};
+use crate::policy::outlier::{Cause, OutlierParams};
 
 const SCHEDULES: usize = 20_000;
 
@@ -174,6 +177,54 @@ fn shuttle_who_makes_room_is_told() {
                     Err(refusal) => assert_eq!(refusal, Refusal::QueueFull),
                 })
             });
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().expect("no thread panics"));
+            all_free(&upstream);
+        },
+        SCHEDULES,
+    );
+}
+
+/// One of two is taken out for its errors, and on probation at once; whoever is its trial brings it back or not.
+/// Nobody is stranded, and there is one trial at a time.
+#[test]
+fn shuttle_trials_strand_nobody() {
+    let params = OutlierParams {
+        base_ejection: Duration::ZERO,
+        max_ejection: Duration::ZERO,
+        ..OutlierParams::default()
+    };
+    shuttle::check_random(
+        move || {
+            let slots = [2, 1];
+            let (upstream, counters) = (upstream(&slots, 9), Counters::new(&slots));
+            let mut threads: Vec<_> = (0..4)
+                .map(|number| {
+                    let (upstream, counters) = (upstream.clone(), counters.clone());
+                    let guest = Guest {
+                        is_repeatable: number != 0,
+                        ..Guest::any(Instant::now())
+                    };
+                    thread::spawn(move || {
+                        let lease = seat(&upstream, Ask::First(guest)).expect("nobody is refused");
+                        if number % 2 == 0 {
+                            lease.went_well();
+                        }
+                        counters.serve(lease);
+                    })
+                })
+                .collect();
+            let (sick, params) = (upstream.clone(), params.clone());
+            threads.push(thread::spawn(move || {
+                let (index, now) = (BackendIndex(0), Instant::now());
+                let cause = (Cause::ConsecutiveErrors, Duration::ZERO);
+                let ejected = sick.slots.lock().eject(index, &params, cause, now);
+                let (ejection, wakers) = ejected.expect("one of two may be out");
+                wake(wakers);
+                let tended = sick.slots.lock().tend(index, &params, ejection.number, now);
+                wake(tended.1);
+            }));
             threads
                 .into_iter()
                 .for_each(|thread| thread.join().expect("no thread panics"));

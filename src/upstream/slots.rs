@@ -7,8 +7,11 @@
 //! Invariants, checked by [`Slots::check`] in the tests:
 //! - somebody waits only while nobody is available, or only the backend that failed it: a slot that becomes free is *handed* to the
 //!   head of the queue under the same lock, so a newcomer can never overtake;
+//! - nobody waits who may be the trial of a backend that is to have one: it goes to whoever comes first;
 //! - no backend has more in flight than slots, unless its slots were lowered meanwhile;
 //! - wakers are returned, not woken: the lock is never held while other code runs.
+
+mod circuits;
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -23,18 +26,32 @@ use super::survey::{Counts, Finding, Survey};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
 
+/// A slot of a backend that is a request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) index: BackendIndex,
+    /// What becomes of this request decides whether the backend is back: the number of the trial.
+    pub(super) trial: Option<u32>,
+}
+
+impl From<BackendIndex> for Seat {
+    fn from(index: BackendIndex) -> Self {
+        Self { index, trial: None }
+    }
+}
+
 /// What a waiting request is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// A slot of this backend is the request's: it is taken already.
-    Seated(BackendIndex),
+    /// A slot of a backend is the request's: it is taken already.
+    Seated(Seat),
     /// It need not wait any longer.
     Refused(Refusal),
 }
 
 /// What becomes of a request that asks for a slot.
 pub(super) enum Arrival {
-    Seated(BackendIndex),
+    Seated(Seat),
     /// Somebody with less of a claim may have had to go for it, and is to be woken.
     Waiting(Place, Option<Waker>),
     Refused(Refusal),
@@ -69,12 +86,15 @@ pub(super) struct Slots {
     seated_at_once: u64,
     /// How many backends are available.
     available: usize,
-    /// How many are admitted, and ejected.
+    /// How many are admitted, and ejected; how many of those are to have a trial.
     ejected: usize,
+    trials: usize,
     /// How many are eligible, and the slots of all of them, taken or not.
     eligible: usize,
     eligible_slots: u64,
     closed: bool,
+    /// The times of circuits count from here.
+    made: Instant,
 }
 
 impl Slots {
@@ -97,8 +117,10 @@ impl Slots {
             available: 0,
             eligible: 0,
             ejected: 0,
+            trials: 0,
             eligible_slots: 0,
             closed: false,
+            made: now,
         }
     }
 
@@ -159,14 +181,22 @@ impl Slots {
     }
 
     /// As [`Slots::arrive`], and notes what there was to choose from.
-    pub(super) fn arrive_noting(&mut self, ask: Ask, survey: &mut Survey) -> (Ticket, Arrival) {
-        *survey = Survey::of(&self.accounts, self.counts(), self.queue.waiting());
+    pub(super) fn arrive_noting(
+        &mut self,
+        ask: Ask,
+        survey: &mut Survey,
+        now: Instant,
+    ) -> (Ticket, Arrival) {
+        let (waiting, age) = (self.queue.waiting(), self.age(now));
+        *survey = Survey::of(&self.accounts, self.counts(), waiting, age);
         let decided = self.arrive(ask);
-        if let Arrival::Seated(index) = decided.1 {
-            survey.chosen = Finding::of(&self.accounts[index.0]);
+        if let Arrival::Seated(seat) = decided.1 {
+            survey.chosen = Finding::of(&self.accounts[seat.index.0], age);
             // As it was before this request had a slot of it.
             survey.chosen.in_flight -= 1;
-            survey.chosen.condition = "free";
+            if seat.trial.is_none() {
+                survey.chosen.condition = "free";
+            }
         }
         decided
     }
@@ -190,13 +220,19 @@ impl Slots {
         if self.closed {
             return Arrival::Refused(Refusal::Stopping);
         }
+        if self.trials > 0
+            && let Some(seat) = self.seat_on_trial(&ask)
+        {
+            self.seated_at_once += u64::from(matches!(ask, Ask::First(_)));
+            return Arrival::Seated(seat);
+        }
         let seated = match ask {
             Ask::Again(_, Some(avoided)) if self.eligible > 1 => self.select_but(avoided),
             _ => self.select(),
         };
         if let Some(index) = seated {
             self.seated_at_once += u64::from(matches!(ask, Ask::First(_)));
-            return Arrival::Seated(index);
+            return Arrival::Seated(index.into());
         }
         if !self.is_anyone_admitted() {
             return Arrival::Refused(Refusal::NoneEligible);
@@ -232,9 +268,17 @@ impl Slots {
     /// A waiting request goes away. If a slot was handed to it meanwhile, the next in line gets it.
     pub(super) fn leave(&mut self, place: Place, now: Option<Instant>) -> Option<Waker> {
         match self.queue.leave(place) {
-            Some(Call::Seated(index)) => self.release(index, now),
+            Some(Call::Seated(seat)) => self.pass_on(seat, now),
             Some(Call::Refused(_)) | None => None,
         }
+    }
+
+    /// A slot that nobody used.
+    fn pass_on(&mut self, seat: Seat, now: Option<Instant>) -> Option<Waker> {
+        if let Some(trial) = seat.trial {
+            self.trial_undecided(seat.index, trial);
+        }
+        self.release(seat.index, now)
     }
 
     /// Gives a slot back: to the next in line, if this backend may still be chosen. Only where requests
@@ -248,10 +292,15 @@ impl Slots {
         }
         if is_free {
             self.put_back(index);
-        } else {
-            self.accounts[index.0].in_flight -= 1;
+            return None;
         }
-        None
+        self.accounts[index.0].in_flight -= 1;
+        if !self.accounts[index.0].circuit.is_on_probation() {
+            return None;
+        }
+        // There may be room for a trial where there was none.
+        self.count_trials();
+        self.offer_trial(now).flatten()
     }
 
     /// Counts a slot among the abandoned ones; it stays taken until [`Slots::release`].
@@ -272,10 +321,11 @@ impl Slots {
     /// Puts an edition in force. Those who wait are handed the slots that it opens, or refused when it
     /// leaves nobody; lowered slots evict nobody. Who is admitted anew is ejected no more.
     pub(super) fn publish(&mut self, mut edition: Edition, now: Instant) -> Published {
+        let age = self.age(now);
         for (account, terms) in self.accounts.iter_mut().zip(&mut edition.terms) {
             let was_eligible = account.is_eligible();
             if terms.admitted && !account.terms.admitted {
-                account.ejected = None;
+                account.circuit.close(age);
             }
             std::mem::swap(&mut account.terms, terms);
             account.note_change(was_eligible, now);
@@ -296,38 +346,6 @@ impl Slots {
 
     fn is_anyone_admitted(&self) -> bool {
         self.accounts.iter().any(|account| account.terms.admitted)
-    }
-
-    /// Takes a backend out because it refuses connections; `None` if it was out already. Who waited for
-    /// another than the one that is left now need not wait for it any longer.
-    pub(super) fn eject(&mut self, index: BackendIndex, now: Instant) -> Option<Vec<Waker>> {
-        if self.accounts[index.0].ejected.is_some() {
-            return None;
-        }
-        self.set_ejected(index, Some(now), now);
-        Some(self.hand_out(now))
-    }
-
-    /// Takes back in a backend that was ejected at `ejected_at`; one that was ejected anew since
-    /// stays out.
-    pub(super) fn reinstate(
-        &mut self,
-        index: BackendIndex,
-        ejected_at: Instant,
-        now: Instant,
-    ) -> Vec<Waker> {
-        if self.accounts[index.0].ejected == Some(ejected_at) {
-            self.set_ejected(index, None, now);
-        }
-        self.hand_out(now)
-    }
-
-    fn set_ejected(&mut self, index: BackendIndex, ejected: Option<Instant>, now: Instant) {
-        let account = &mut self.accounts[index.0];
-        let was_eligible = account.is_eligible();
-        account.ejected = ejected;
-        account.note_change(was_eligible, now);
-        self.refresh();
     }
 
     /// Nobody is let in or waits any longer: the process stops.
@@ -392,7 +410,7 @@ impl Slots {
 
     /// Hands a slot of this backend, which is taken already, to the next in line that takes it.
     fn hand_over(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
-        let call = Call::Seated(index);
+        let call = Call::Seated(index.into());
         match self.eligible {
             0 | 1 => self.queue.call_next(call, now),
             _ => self.queue.call_next_for(index, call, now),
@@ -424,6 +442,7 @@ impl Slots {
         let admitted = self.accounts.iter().filter(|one| one.terms.admitted);
         self.ejected = admitted.count() - self.eligible;
         self.eligible_slots = candidates.iter().map(slots).sum();
+        self.count_trials();
         self.selection.replace(&candidates);
     }
 
@@ -435,6 +454,9 @@ impl Slots {
                 break;
             };
             wakers.extend(self.hand_over(index, Some(now)));
+        }
+        while let Some(waker) = self.offer_trial(Some(now)) {
+            wakers.extend(waker);
         }
         wakers
     }
@@ -472,6 +494,15 @@ impl Slots {
         assert!(
             self.queue.waiting() == 0 || !accounts.any(is_wanted),
             "somebody waits while a slot is free"
+        );
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_wanted = |(index, account): (usize, &Account)| {
+            let is_taken = self.queue.has_repeatable() || self.has_taker_of_any(index, account);
+            account.wants_trial() && is_taken
+        };
+        assert!(
+            self.queue.waiting() == 0 || !accounts.any(is_wanted),
+            "somebody waits who may be a trial"
         );
         for account in &self.accounts {
             assert!(account.abandoned <= account.in_flight, "abandoned");

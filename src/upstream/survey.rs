@@ -3,9 +3,10 @@
 //! Of a fixed size, whatever the number of backends, and taken without a walk over all of them: it is taken under
 //! the lock under which the decision is made, so that it shows what was decided by and nothing else.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::account::Account;
+use crate::policy::outlier::Cause;
 
 /// How many backends are looked at one by one, the first in configuration order; the others are counted.
 pub const LISTED_MAX: usize = 16;
@@ -39,7 +40,7 @@ pub struct Counts {
 /// One backend at that moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Finding {
-    /// `free`, `full`, `ejected`, or what keeps it out: a [standing](crate::health::Standing::name).
+    /// `free`, `full`, `ejected`, `probation` (it may have one request), or what keeps it out: a [standing](crate::health::Standing::name).
     pub condition: &'static str,
     /// Slots taken.
     pub in_flight: u32,
@@ -47,6 +48,10 @@ pub struct Finding {
     pub max_in_flight: u32,
     /// When its eligibility had changed last.
     pub since: Option<Instant>,
+    /// What it was ejected for, if it was.
+    pub ejected_for: Option<Cause>,
+    /// How many milliseconds it was to rest still; 0 where it does not rest.
+    pub rest_millis: u32,
 }
 
 impl Finding {
@@ -55,12 +60,19 @@ impl Finding {
         in_flight: 0,
         max_in_flight: 0,
         since: None,
+        ejected_for: None,
+        rest_millis: 0,
     };
 
-    pub(super) fn of(account: &Account) -> Self {
+    /// `age`: what time it is, as the account's circuit counts it.
+    pub(super) fn of(account: &Account, age: Duration) -> Self {
+        let ejection = account.circuit.ejection();
+        let until = ejection.and_then(|ejection| ejection.until);
+        let rest = until.map_or(Duration::ZERO, |until| until.saturating_sub(age));
         let condition = match account {
             account if !account.terms.admitted => account.terms.standing,
-            account if account.ejected.is_some() => "ejected",
+            account if account.circuit.is_on_probation() => "probation",
+            account if !account.circuit.is_closed() => "ejected",
             account if account.is_full() => "full",
             _ => "free",
         };
@@ -69,15 +81,17 @@ impl Finding {
             in_flight: account.in_flight,
             max_in_flight: account.terms.max_in_flight,
             since: Some(account.since),
+            ejected_for: ejection.map(|ejection| ejection.cause),
+            rest_millis: u32::try_from(rest.as_millis()).unwrap_or(u32::MAX),
         }
     }
 }
 
 impl Survey {
-    pub(super) fn of(accounts: &[Account], counts: Counts, waiting: usize) -> Self {
+    pub(super) fn of(accounts: &[Account], counts: Counts, waiting: usize, age: Duration) -> Self {
         let mut listed = [Finding::NOTHING; LISTED_MAX];
         for (finding, account) in listed.iter_mut().zip(accounts) {
-            *finding = Finding::of(account);
+            *finding = Finding::of(account, age);
         }
         Self {
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
@@ -102,6 +116,6 @@ impl Survey {
 
 impl Default for Survey {
     fn default() -> Self {
-        Self::of(&[], Counts::default(), 0)
+        Self::of(&[], Counts::default(), 0, Duration::ZERO)
     }
 }

@@ -11,8 +11,10 @@ use super::fixtures::{
     balanced, fair_queue_of, first, queue_of, queued, report, rule, upstream, with_priority,
 };
 use super::*;
+use crate::policy::outlier::{Cause, OutlierParams};
 
 mod model;
+mod outliers;
 mod queue_model;
 
 fn seated(upstream: &Arc<Upstream>) -> Lease {
@@ -28,6 +30,11 @@ fn waiting(upstream: &Arc<Upstream>) -> Turn {
         Arrival::Waiting(turn) => turn,
         Arrival::Seated(_) | Arrival::Refused(_) => panic!("need not wait"),
     }
+}
+
+fn refuse(upstream: &Arc<Upstream>, index: usize) {
+    let (index, cause) = (BackendIndex(index), Cause::ConnectionRefused);
+    upstream.eject(index, cause, Duration::ZERO, None);
 }
 
 fn look(turn: &mut Turn) -> Poll<Result<Lease, Refusal>> {
@@ -175,7 +182,13 @@ fn a_retry_goes_back_to_the_backend_that_failed_it_once_that_is_the_only_one_lef
 #[test]
 fn a_retry_goes_back_when_the_other_one_is_ejected() {
     let (upstream, mut retry, _good) = failed_by_the_first();
-    let ejected = upstream.slots.lock().eject(BackendIndex(1), Instant::now());
+    let (params, cause) = (OutlierParams::default(), Cause::ConnectionRefused);
+    let ejected = upstream.slots.lock().eject(
+        BackendIndex(1),
+        &params,
+        (cause, Duration::ZERO),
+        Instant::now(),
+    );
     assert!(ejected.is_some());
     upstream.slots.lock().check();
     assert!(look(&mut retry).is_ready());
@@ -301,7 +314,7 @@ fn waiting_requests_move_on_when_a_backend_turns_healthy_and_are_refused_when_al
 #[tokio::test(start_paused = true)]
 async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0), "connection_refused");
+    refuse(&upstream, 0);
     assert_eq!(order(&upstream, 2), [1, 1]);
     report(&upstream, &[true, true]);
     assert_eq!(order(&upstream, 2), [1, 1], "the report says nothing new");
@@ -313,19 +326,19 @@ async fn an_ejected_backend_is_skipped_until_the_report_calls_it_healthy_anew() 
 #[tokio::test(start_paused = true)]
 async fn who_was_ejected_anew_is_not_reinstated_for_the_ejection_before() {
     let upstream = upstream(&[1, 1], 9);
-    upstream.eject(BackendIndex(0), "connection_refused");
-    let ejected_at = || upstream.slots.lock().accounts()[0].ejected;
-    let before = ejected_at().unwrap();
+    refuse(&upstream, 0);
+    let ejection = || upstream.slots.lock().accounts()[0].circuit.ejection();
+    let before = ejection().unwrap().number;
     report(&upstream, &[false, true]);
     report(&upstream, &[true, true]);
-    upstream.eject(BackendIndex(0), "connection_refused");
-    let anew = ejected_at();
+    refuse(&upstream, 0);
+    let anew = ejection();
     let now = Instant::now();
     upstream
         .slots
         .lock()
         .reinstate(BackendIndex(0), before, now);
-    assert_eq!(ejected_at(), anew);
+    assert_eq!(ejection(), anew);
 }
 
 #[test]
@@ -385,7 +398,7 @@ fn whoever_is_called_is_woken() {
 #[tokio::test(start_paused = true)]
 async fn with_every_backend_ejected_requests_wait() {
     let upstream = upstream(&[1], 9);
-    upstream.eject(BackendIndex(0), "connection_refused");
+    refuse(&upstream, 0);
     let mut turn = waiting(&upstream);
     assert!(look(&mut turn).is_pending());
     upstream.close();
@@ -489,11 +502,11 @@ fn who_is_drained_finishes_what_it_has_and_gets_nothing_new() {
 fn a_sick_backend_that_answers_disagrees_with_the_file() {
     let upstream = upstream(&[1, 1], 0);
     let lease = seated(&upstream);
-    lease.backend().count_served(Instant::now());
+    lease.backend().count_served(Instant::now(), false);
     report(&upstream, &[false, true]);
     assert!(!upstream.view().backends[0].disagrees, "that was before");
     std::thread::sleep(Duration::from_millis(1));
-    lease.backend().count_served(Instant::now());
+    lease.backend().count_served(Instant::now(), false);
     assert!(upstream.view().backends[0].disagrees);
     report(&upstream, &[true, true]);
     assert!(!upstream.view().backends[0].disagrees);

@@ -1,74 +1,93 @@
-//! Brings an ejected backend back: tries to connect until it accepts.
+//! Brings an ejected backend back.
 //!
-//! A bare connection is the trial, not a client's request: refusing connections is all that the
-//! backend was ejected for, so accepting one is the whole evidence, no request is put at risk, and
-//! a backend comes back even while nobody asks for it.
+//! One that refuses is tried with a bare connection, not with a client's request: accepting one is all that it was
+//! ejected for, no request is put at risk, and it comes back even while nobody asks for it. One that was ejected for
+//! what it did to requests has a rest, and is tried with one of them.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use pingora::connectors::l4::Connect as _;
 use pingora::upstreams::peer::Peer as _;
+use pingora::{Error, ErrorType, Result};
 use tokio::time::{sleep, timeout};
 
-use super::connect::Connector;
+use super::connect::{self, Connector};
 use super::{BackendIndex, Upstream, wake};
-use crate::events::Event;
 use crate::policy::backoff;
+use crate::policy::outlier::{Ejection, Tending};
 
-/// Tries the backend at `index`, one connection at a time, until it accepts one or its ejection
-/// ends otherwise (the report turned from sick to healthy).
-pub(super) async fn until_reinstated(upstream: Arc<Upstream>, index: BackendIndex) {
-    let Some((ejected_at, _)) = ejection(&upstream, index) else {
-        return;
-    };
+/// Looks after a backend until it is back, or its ejection ends otherwise (the report turned from sick to healthy, or
+/// it was ejected anew). `may_be_gone`: what broke its connections off may have been its end.
+pub(super) async fn until_reinstated(
+    upstream: Arc<Upstream>,
+    index: BackendIndex,
+    ejection: Ejection,
+    may_be_gone: bool,
+) {
+    if ejection.until.is_none() {
+        return until_it_accepts(&upstream, index, ejection.number).await;
+    }
+    if may_be_gone
+        && let Err(error) = connect(&upstream, index).await
+        && connect::is_backends_fault(&error)
+        && upstream.refuses(index, &ejection, connect::cause(&error))
+    {
+        return until_it_accepts(&upstream, index, ejection.number).await;
+    }
+    until_it_answers(&upstream, index, ejection.number).await;
+}
+
+/// Tries to connect, one connection at a time, until it is accepted.
+async fn until_it_accepts(upstream: &Upstream, index: BackendIndex, ejection: u32) {
     let (mut trial, mut steps) = (0, 0);
     loop {
         sleep(backoff::STEP).await;
         steps += 1;
-        let Some((_, others_eligible)) = ejection(&upstream, index).filter(|e| e.0 == ejected_at)
-        else {
+        let Some(others_eligible) = is_out_by(upstream, index, ejection) else {
             return;
         };
         if !backoff::is_due(trial, steps, others_eligible) {
             continue;
         }
-        if accepts(&upstream, index).await {
-            return reinstate(&upstream, index, ejected_at);
+        if connect(upstream, index).await.is_ok() {
+            return upstream.reinstate(index, ejection);
         }
         trial += 1;
         steps = 0;
     }
 }
 
-/// When the backend was ejected, and whether another is eligible; `None` if it is not ejected.
-fn ejection(upstream: &Upstream, index: BackendIndex) -> Option<(Instant, bool)> {
-    let slots = upstream.slots.lock();
-    let account = &slots.accounts()[index.0];
-    account
-        .ejected
-        .map(|ejected_at| (ejected_at, slots.is_other_eligible(index)))
+/// Puts it on probation when its rest is over, as often as it takes.
+async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u32) {
+    loop {
+        let params = &upstream.params.outlier;
+        let (tending, waker) = upstream
+            .slots
+            .lock()
+            .tend(index, params, ejection, Instant::now());
+        wake(waker);
+        match tending {
+            Tending::Over => return,
+            Tending::Look(pause) => sleep(pause).await,
+        }
+    }
 }
 
-async fn accepts(upstream: &Upstream, index: BackendIndex) -> bool {
+/// Whether another is eligible; `None` if the backend is not out by this ejection any more.
+fn is_out_by(upstream: &Upstream, index: BackendIndex, ejection: u32) -> Option<bool> {
+    let slots = upstream.slots.lock();
+    let out_by = slots.accounts()[index.0].circuit.ejection()?;
+    (out_by.number == ejection).then(|| slots.is_other_eligible(index))
+}
+
+/// Whether it accepts a connection.
+async fn connect(upstream: &Upstream, index: BackendIndex) -> Result<()> {
     let peer = upstream.backend(index).peer();
     let connector = Connector::new(&upstream.params);
     let connection = connector.connect(peer.address());
-    matches!(
-        timeout(upstream.params.timeouts.connect, connection).await,
-        Ok(Ok(_))
-    )
-}
-
-fn reinstate(upstream: &Upstream, index: BackendIndex, ejected_at: Instant) {
-    upstream.backend(index).close_connections();
-    let wakers = upstream
-        .slots
-        .lock()
-        .reinstate(index, ejected_at, Instant::now());
-    upstream.events.publish(Event::BackendReinstated {
-        upstream: upstream.params.name.clone(),
-        backend: upstream.backend(index).name().clone(),
-    });
-    wake(wakers);
+    match timeout(upstream.params.timeouts.connect, connection).await {
+        Ok(connected) => connected.map(drop),
+        Err(_) => Error::e_explain(ErrorType::ConnectTimedout, "a trial"),
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::health_check::Identity;
 use super::slots::Slots;
 use super::{Backend, Priority, QueueParams, Upstream};
 use crate::health::{Ruling, Standing, State};
+use crate::policy::outlier::Cause;
 
 /// One look at an upstream.
 pub struct UpstreamView<'a> {
@@ -40,8 +41,10 @@ pub struct BackendView<'a> {
     pub is_doubted: bool,
     /// Why it may not be chosen; `None` if it may, once it has a free slot.
     pub why_not: Option<Ineligible>,
+    /// What it is out for, if it is ejected, whatever the report says.
+    pub outage: Option<Outage>,
     /// The file says one thing and the requests show another: it was called sick and has answered since,
-    /// or is called healthy and refuses. The file has its way.
+    /// or is called healthy and refuses or fails requests. The file has its way.
     pub disagrees: bool,
     /// When its eligibility changed last.
     pub since: Instant,
@@ -68,10 +71,23 @@ pub enum Ineligible {
     Sick(Option<Box<str>>),
     /// Configuration or report keep requests from it.
     Kept(State),
-    /// It refuses connections, or breaks them off.
+    /// It refuses connections.
     Refuses,
+    /// It was taken out for what happened to its requests.
+    Ejected(Outage),
     /// Its name stands for no server.
     Unresolved(String),
+}
+
+/// What a backend was taken out for, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// What it was taken out for.
+    pub cause: Cause,
+    /// Until when it rests; over when it is on probation. `None`: it refuses, and is tried with bare connections.
+    pub until: Option<Instant>,
+    /// It may have one request, whose end decides.
+    pub is_on_probation: bool,
 }
 
 impl Upstream {
@@ -83,8 +99,8 @@ impl Upstream {
             (slots.ruling().clone(), queue, slots.accounts().to_vec())
         };
         let backends = self.backends.iter().zip(&accounts);
-        let backends =
-            backends.map(|(backend, account)| BackendView::new(backend, account, &ruling));
+        let backends = backends
+            .map(|(backend, account)| BackendView::new(backend, account, &ruling, self.made));
         UpstreamView {
             queue,
             backends: backends.collect(),
@@ -101,7 +117,7 @@ impl Upstream {
         };
         let accounts = accounts.iter();
         let view = |(index, account): &(usize, Account)| {
-            BackendView::new(&self.backends[*index], account, &ruling)
+            BackendView::new(&self.backends[*index], account, &ruling, self.made)
         };
         accounts.map(view).collect()
     }
@@ -122,23 +138,25 @@ impl QueueView {
 }
 
 impl<'a> BackendView<'a> {
-    pub(super) fn new(backend: &'a Backend, account: &Account, ruling: &Ruling) -> Self {
+    fn new(backend: &'a Backend, account: &Account, ruling: &Ruling, made: Instant) -> Self {
         let standing = Identity::of(backend.params()).standing(ruling);
+        let outage = Outage::of(account, made);
         let why_not = match Ineligible::by(standing) {
-            None if account.ejected.is_some() => Some(Ineligible::refuses(backend)),
+            None => outage.map(|outage| Ineligible::ejected(backend, outage)),
             other => other,
         };
         let disagrees = match &why_not {
             Some(Ineligible::Sick(_)) => backend
                 .last_served()
                 .is_some_and(|served| served > account.since),
-            Some(Ineligible::Refuses | Ineligible::Unresolved(_)) => true,
+            Some(Ineligible::Refuses | Ineligible::Ejected(_) | Ineligible::Unresolved(_)) => true,
             _ => false,
         };
         Self {
             backend,
             is_doubted: ruling.doubted().contains(backend.name()),
             why_not,
+            outage,
             disagrees,
             since: account.since,
             weight: account.terms.weight,
@@ -151,6 +169,30 @@ impl<'a> BackendView<'a> {
     /// It may be chosen, once it has a free slot.
     pub fn is_eligible(&self) -> bool {
         self.why_not.is_none()
+    }
+}
+
+impl Outage {
+    fn of(account: &Account, made: Instant) -> Option<Self> {
+        let ejection = account.circuit.ejection()?;
+        Some(Self {
+            cause: ejection.cause,
+            until: ejection.until.map(|until| made + until),
+            is_on_probation: account.circuit.is_on_probation(),
+        })
+    }
+
+    /// `open`: it has no requests; `probation`: it may have one.
+    pub fn state(&self) -> &'static str {
+        match self.is_on_probation {
+            true => "probation",
+            false => "open",
+        }
+    }
+
+    /// How long it rests still, if it rests at all.
+    pub fn rest(&self, now: Instant) -> Option<Duration> {
+        Some(self.until?.saturating_duration_since(now))
     }
 }
 
@@ -176,11 +218,15 @@ impl Ineligible {
             Self::Sick(_) => "sick",
             Self::Kept(state) => state.name(),
             Self::Refuses => "refuses",
+            Self::Ejected(_) => "ejected",
             Self::Unresolved(_) => "unresolved",
         }
     }
 
-    fn refuses(backend: &Backend) -> Self {
+    fn ejected(backend: &Backend, outage: Outage) -> Self {
+        if outage.until.is_some() {
+            return Self::Ejected(outage);
+        }
         let location = backend.location();
         match (&location.endpoint, &location.problem) {
             (None, Some(problem)) => Self::Unresolved(problem.clone()),
@@ -199,7 +245,30 @@ impl fmt::Display for Ineligible {
             Self::Sick(Some(reason)) => write!(formatter, "the health file says false: {reason}"),
             Self::Kept(state) => write!(formatter, "its state is {}", state.name()),
             Self::Refuses => formatter.write_str("it refuses connections"),
+            Self::Ejected(outage) => outage.fmt(formatter),
             Self::Unresolved(problem) => formatter.write_str(problem),
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.cause {
+            Cause::BrokenOff => "it closed fresh connections without an answer",
+            Cause::ConsecutiveErrors => "it failed too many requests in a row",
+            Cause::ErrorPercent => "it failed too many of its requests",
+            Cause::Latency => "it was far slower than the others",
+            _ => "it refused connections",
+        };
+        match self.rest(Instant::now()) {
+            Some(rest) if !self.is_on_probation => {
+                write!(
+                    formatter,
+                    "{why}; it is tried again in {:.1} s",
+                    rest.as_secs_f64()
+                )
+            }
+            _ => write!(formatter, "{why}; the next request tries it"),
         }
     }
 }

@@ -34,6 +34,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::{Backend, BackendSocket, Lease};
+use crate::policy::outlier::Misstep;
 
 /// How much of an abandoned answer is read before the connection is reset.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
@@ -62,6 +63,8 @@ pub struct Work {
     /// The connection was made for this request.
     is_fresh: bool,
     stage: Stage,
+    /// Something of it speaks against the backend.
+    has_erred: bool,
     /// The system gave the connection up: nobody can tell when the backend lets go of it.
     is_cut_off: bool,
 }
@@ -74,8 +77,24 @@ impl Work {
             socket: None,
             is_fresh: false,
             stage: Stage::Unsent,
+            has_erred: false,
             is_cut_off: false,
         }
+    }
+
+    /// Something happened that speaks against the backend, which is told so once. Needs a tokio runtime.
+    pub fn erred(&mut self, misstep: Misstep) {
+        if let Some(lease) = &self.lease
+            && !self.has_erred
+        {
+            lease.upstream().erred(lease, misstep);
+        }
+        self.has_erred = true;
+    }
+
+    /// Whether something of it speaks against the backend.
+    pub fn has_erred(&self) -> bool {
+        self.has_erred
     }
 
     /// The slot that is in use, until the work is done.

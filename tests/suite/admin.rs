@@ -32,13 +32,19 @@ fn documented(heading: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_field_of_the_status_is_documented_and_the_other_way_round() {
     let [a, b] = [backend("a").start().await, backend("b").start().await];
+    let dead = backend("dead").start().await;
     let named = format!("localhost:{}", b.address().port());
     let lb = proxy()
-        .upstream("web", [&a, &b])
+        .upstream("web", [&a, &b, &dead])
         .backend_key("b", "address", named)
         .start()
         .await;
-    assert_eq!(lb.ask(get("/home")).await.status, 200);
+    dead.kill().await;
+    until("the dead one is ejected", 5.secs(), async || {
+        assert_eq!(lb.ask(get("/home")).await.status, 200);
+        !lb.is_eligible("dead").await
+    })
+    .await;
     lb.health(&[("b", false)]).await;
     let mut said = BTreeSet::new();
     until("there was a change of the file", 5.secs(), async || {

@@ -23,10 +23,10 @@ use crate::harness::{
 };
 
 /// One of our demo servers, in a process of its own: its pings wait behind the request being served.
-struct Demo {
+pub struct Demo {
     name: &'static str,
     address: SocketAddr,
-    program: Program,
+    pub program: Program,
     _folder: TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Server for Demo {
 }
 
 /// Three demo servers whose requests take this long.
-async fn demos(delay: Duration) -> [Demo; 3] {
+pub async fn demos(delay: Duration) -> [Demo; 3] {
     let first = consecutive_ports(3);
     let servers = [("server1", 0), ("server2", 1), ("server3", 2)].map(|(name, offset)| {
         let folder = TempDir::new().unwrap();

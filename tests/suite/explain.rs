@@ -202,6 +202,7 @@ async fn a_retry_is_explained_attempt_by_attempt_and_who_was_passed_over_with_th
     );
     let ejected = candidate(second, "a");
     assert_eq!(ejected["condition"], "ejected");
+    assert_eq!(ejected["ejected_for"], "connection_refused");
     assert!(ejected["since_seconds"].as_f64().unwrap() < 5.0);
     assert_eq!(candidate(second, "c")["condition"], "sick");
     let counts = ["free", "full", "ejected", "kept_out"].map(|key| second[key].clone());
@@ -209,7 +210,7 @@ async fn a_retry_is_explained_attempt_by_attempt_and_who_was_passed_over_with_th
     let text = text_of(&lb, "retried").await;
     for line in [
         "failed: bad_gateway",
-        "a                ejected, for ",
+        "a                ejected (connection_refused), for ",
         "c                sick, for ",
     ] {
         assert!(text.contains(line), "{line} in {text}");

@@ -274,6 +274,38 @@ const TESTS: &[(&str, &str)] = &[
         "retry_rules::a_post_is_done_twice_only_where_that_is_allowed",
     ),
     (
+        "upstreams.NAME.outlier_detection.consecutive_errors",
+        "outlier::so_many_errors_take_a_backend_out",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.error_percent",
+        "outlier::half_of_its_requests_in_a_window_are_too_many",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.error_window",
+        "outlier::so_many_errors_take_a_backend_out",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.min_requests",
+        "outlier::so_many_errors_take_a_backend_out",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.latency_factor",
+        "outlier::who_is_far_slower_than_the_others_is_out_where_that_is_wanted",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.base_ejection",
+        "outlier::a_rest_is_as_long_as_is_wanted",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.max_ejection",
+        "outlier::a_backend_that_asks_for_a_pause_has_it",
+    ),
+    (
+        "upstreams.NAME.outlier_detection.max_ejection_percent",
+        "outlier::no_more_are_out_than_may_be",
+    ),
+    (
         "upstreams.NAME.busy_limit",
         "slots::past_the_busy_limit_an_abandoned_slot_is_free_again",
     ),

@@ -44,6 +44,7 @@ mod memory;
 mod metrics;
 mod mission;
 mod odd_files;
+mod outlier;
 mod ops;
 mod poller;
 mod poller_edits;

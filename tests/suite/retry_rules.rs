@@ -11,8 +11,12 @@ use crate::harness::{
 
 const RETRY: &str = "maitred.upstreams.web.retry";
 
+/// Nobody is taken out for what he does: it is about who is asked again.
 fn retrying<'a>(backends: impl IntoIterator<Item = &'a Backend>, retry: Value) -> ProxyBuilder {
-    proxy().upstream("web", backends).key(RETRY, retry)
+    proxy().upstream("web", backends).key(RETRY, retry).key(
+        "maitred.upstreams.web.outlier_detection.max_ejection_percent",
+        0,
+    )
 }
 
 fn begun(backends: &[Backend]) -> usize {

@@ -16,6 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::access_log::{AccessLogFormat, Destination, LoggedHeader, QueryRule};
 use crate::health::{State, WhenMissing, WhenStale};
+use crate::policy::outlier::OutlierParams;
 use crate::policy::retry::{Reason, RetryParams};
 use crate::routing::{HostMatch, PathMatch, Route};
 use crate::upstream::{
@@ -93,6 +94,7 @@ fn demo(backends: Vec<BackendParams>) -> UpstreamParams {
             request: seconds(90),
         },
         retry: RetryParams::default(),
+        outlier: OutlierParams::default(),
         keepalive: true,
         busy_limit: seconds(60),
         sources: Default::default(),

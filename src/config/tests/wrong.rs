@@ -831,8 +831,44 @@ fn weights_and_states_are_checked() {
             "c:7:45: maitred.upstreams.demo.backends[0].state: down is not one of ready, drain, maint",
         ),
         (
-            upstreamed("outlier_detection: {}"),
-            "c:6:7: maitred.upstreams.demo.outlier_detection: unknown key, expected one of poller, balance, queue, timeouts, retry, keepalive, busy_limit, backends",
+            upstreamed("outlier: {}"),
+            "c:6:7: maitred.upstreams.demo.outlier: unknown key, expected one of poller, balance, queue, timeouts, retry, outlier_detection, keepalive, busy_limit, backends",
+        ),
+        (
+            upstreamed("outlier_detection: { errors: 3 }"),
+            "c:6:28: maitred.upstreams.demo.outlier_detection.errors: unknown key, expected one of consecutive_errors, error_percent, error_window, min_requests, latency_factor, base_ejection, max_ejection, max_ejection_percent",
+        ),
+        (
+            upstreamed("outlier_detection: { consecutive_errors: 0 }"),
+            "c:6:48: maitred.upstreams.demo.outlier_detection.consecutive_errors: 0 is not in 1..=10000, or off",
+        ),
+        (
+            upstreamed("outlier_detection: { error_percent: 101 }"),
+            "c:6:43: maitred.upstreams.demo.outlier_detection.error_percent: 101 is not in 1..=100, or off",
+        ),
+        (
+            upstreamed("outlier_detection: { error_window: 10 }"),
+            "c:6:42: maitred.upstreams.demo.outlier_detection.error_window: 10 is not a duration such as 10s",
+        ),
+        (
+            upstreamed("outlier_detection: { min_requests: 0 }"),
+            "c:6:42: maitred.upstreams.demo.outlier_detection.min_requests: 0 is not in 1..=1000000",
+        ),
+        (
+            upstreamed("outlier_detection: { latency_factor: 1 }"),
+            "c:6:44: maitred.upstreams.demo.outlier_detection.latency_factor: 1 is not a factor such as 3, in 1.1..=1000, or off",
+        ),
+        (
+            upstreamed("outlier_detection: { base_ejection: off }"),
+            "c:6:43: maitred.upstreams.demo.outlier_detection.base_ejection: off is not a duration such as 10s",
+        ),
+        (
+            upstreamed("outlier_detection: { max_ejection: 5s }"),
+            "c:6:42: maitred.upstreams.demo.outlier_detection.max_ejection: shorter than base_ejection",
+        ),
+        (
+            upstreamed("outlier_detection: { max_ejection_percent: 50% }"),
+            "c:6:50: maitred.upstreams.demo.outlier_detection.max_ejection_percent: 50% is not a whole number",
         ),
         (
             upstreamed("keepalive: never"),

@@ -67,7 +67,7 @@ impl Hall {
             let guest = Guest {
                 key,
                 priority,
-                since,
+                ..Guest::any(since)
             };
             self.places.push((name, self.queue.join(&guest)));
         }
@@ -165,7 +165,7 @@ fn the_least_urgent_class_and_in_it_the_longest_line_makes_room() {
         hall.queue.room_for(&Guest {
             key,
             priority,
-            since,
+            ..Guest::any(since)
         })
     };
     let (_, newest) = hall.places[2];
@@ -276,7 +276,7 @@ proptest! {
                 Event::Join(class) => {
                     let (_, priority) = Priority::ALL[class];
                     let (key, since) = (Key::default(), now);
-                    let place = queue.join(&Guest { key, priority, since });
+                    let place = queue.join(&Guest { key, priority, ..Guest::any(since) });
                     waiting[class].push((now, place));
                 }
                 Event::Call => {
@@ -343,7 +343,7 @@ fn said_and_seen(crowd: &Crowd) -> (usize, usize) {
     let guest = |(key, class): (u64, usize), since| Guest {
         key: Key(key),
         priority: Priority::ALL[class].1,
-        since,
+        ..Guest::any(since)
     };
     for one in &crowd.waiting {
         queue.join(&guest(*one, begun));

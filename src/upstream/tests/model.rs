@@ -10,17 +10,18 @@ use proptest::prelude::*;
 
 use super::super::fixtures::{queued, rule};
 use super::super::queue::Place;
-use super::super::slots::{Arrival as Answer, Call, Slots};
+use super::super::slots::{Arrival as Answer, Call, Seat, Slots};
 use super::super::{
     Ask, BackendIndex, Balance, Guest, Key, Priority, QueueParams, Ticket, Upstream,
 };
 use super::queue_model::{AGING, QueueModel, Waiter, queues};
+use crate::policy::outlier::{Cause, OutlierParams};
 
 /// What happens to an upstream.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A request of this key and class.
-    Arrive(u64, usize),
+    /// A request of this key and class, which may be sent again or not.
+    Arrive(u64, usize, bool),
     Finish(usize),
     Retry(usize),
     Leave(usize),
@@ -28,6 +29,12 @@ enum Step {
     /// The file gives every backend this many slots.
     Slots(Vec<u32>),
     Eject(usize),
+    /// It has failed too many requests.
+    Fail(usize),
+    /// Its rest is over, or then the time in which only some requests may be its trial.
+    Rest(usize),
+    /// Its trial went well, or failed.
+    Decide(usize, bool),
     Reinstate(usize),
     /// So many milliseconds pass.
     Pass(u64),
@@ -47,13 +54,17 @@ fn ways_to_balance() -> impl Strategy<Value = (Balance, Vec<u32>)> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..KEYS, 0..Priority::ALL.len()).prop_map(|(key, class)| Step::Arrive(key, class)),
+        8 => (0..KEYS, 0..Priority::ALL.len(), any::<bool>())
+            .prop_map(|(key, class, is_repeatable)| Step::Arrive(key, class, is_repeatable)),
         5 => any::<usize>().prop_map(Step::Finish),
         2 => any::<usize>().prop_map(Step::Retry),
         2 => any::<usize>().prop_map(Step::Leave),
         1 => prop::collection::vec(prop::bool::weighted(0.8), BACKENDS).prop_map(Step::Report),
         1 => prop::collection::vec(1..4u32, BACKENDS).prop_map(Step::Slots),
         1 => (0..BACKENDS).prop_map(Step::Eject),
+        1 => (0..BACKENDS).prop_map(Step::Fail),
+        3 => (0..BACKENDS).prop_map(Step::Rest),
+        1 => (0..BACKENDS, any::<bool>()).prop_map(|(backend, well)| Step::Decide(backend, well)),
         1 => (0..BACKENDS).prop_map(Step::Reinstate),
         1 => (0..2 * AGING).prop_map(Step::Pass),
     ]
@@ -66,6 +77,12 @@ struct Model {
     slots: Vec<u32>,
     healthy: Vec<bool>,
     ejected: Vec<bool>,
+    /// It is out because it refuses: it is not tried with requests.
+    refuses: Vec<bool>,
+    /// Whose rest is over, and whether anybody's request may be its trial.
+    probation: Vec<Option<bool>>,
+    /// The ticket of the trial under way.
+    trial: Vec<Option<u64>>,
     /// The backend whose turn it is.
     turn: usize,
     queue: QueueModel,
@@ -115,6 +132,42 @@ impl Model {
         }
     }
 
+    fn put_back(&mut self, backend: usize) {
+        self.ejected[backend] = false;
+        self.refuses[backend] = false;
+        self.end_probation(backend);
+    }
+
+    fn end_probation(&mut self, backend: usize) {
+        self.probation[backend] = None;
+        self.trial[backend] = None;
+    }
+
+    /// Who is to have one request, that of somebody whom `may` lets have it, if anybody's will not do.
+    fn wanting(&self, may: bool) -> Option<usize> {
+        let is_alone = !(0..BACKENDS).any(|backend| self.is_eligible(backend));
+        (0..BACKENDS).find(|backend| {
+            let takes = self.probation[*backend].is_some_and(|any| any || may || is_alone);
+            let is_idle = self.trial[*backend].is_none() && self.has_room(*backend);
+            takes && is_idle && self.healthy[*backend]
+        })
+    }
+
+    fn begin_trial(&mut self, ticket: u64, backend: usize) {
+        self.trial[backend] = Some(ticket);
+        self.served.push((ticket, backend));
+    }
+
+    fn offer_trials(&mut self, now: u64) {
+        while !self.queue.tickets().is_empty()
+            && let Some(backend) = self.wanting(self.queue.has_repeatable())
+        {
+            let repeatable = self.queue.next_repeatable();
+            let ticket = repeatable.or_else(|| self.queue.next(now));
+            self.begin_trial(ticket.expect("somebody waits"), backend);
+        }
+    }
+
     /// `now` in milliseconds, as everywhere here.
     fn eligibility_changed(&mut self, now: u64) {
         if self.balance == Balance::RoundRobin {
@@ -126,6 +179,7 @@ impl Model {
             let next = self.queue.next(now);
             self.served.extend(next.map(|ticket| (ticket, backend)));
         }
+        self.offer_trials(now);
         if !self.healthy.contains(&true) {
             self.queue.clear();
         }
@@ -137,12 +191,15 @@ impl Model {
             self.served
                 .extend(self.queue.next(now).map(|ticket| (ticket, backend)));
         }
+        self.offer_trials(now);
     }
 
     /// `displaced`: who was seen to be turned away for it, which has to be right.
     fn arrive(&mut self, waiter: Waiter, displaced: Option<u64>) {
         let mut expected = Vec::new();
-        if let Some(backend) = self.select() {
+        if let Some(backend) = self.wanting(waiter.is_repeatable) {
+            self.begin_trial(waiter.ticket, backend);
+        } else if let Some(backend) = self.select() {
             self.served.push((waiter.ticket, backend));
         } else if self.healthy.contains(&true) {
             expected = self.queue.arrive(waiter, displaced);
@@ -178,6 +235,18 @@ struct Play {
     waiting: BTreeMap<u64, Place>,
     /// (ticket, backend).
     served: Vec<(u64, usize)>,
+    /// The numbers of trials, by ticket.
+    trials: BTreeMap<u64, u32>,
+}
+
+/// A rest is over at once, and anybody's request will do right after.
+fn without_rest() -> OutlierParams {
+    OutlierParams {
+        base_ejection: Duration::ZERO,
+        max_ejection: Duration::ZERO,
+        max_ejection_percent: 100,
+        ..OutlierParams::default()
+    }
 }
 
 impl Play {
@@ -192,6 +261,9 @@ impl Play {
                 slots,
                 healthy: vec![true; BACKENDS],
                 ejected: vec![false; BACKENDS],
+                refuses: vec![false; BACKENDS],
+                probation: vec![None; BACKENDS],
+                trial: vec![None; BACKENDS],
                 turn: 0,
                 queue: QueueModel::new(queue),
                 served: vec![],
@@ -200,6 +272,7 @@ impl Play {
             passed: 0,
             waiting: BTreeMap::new(),
             served: vec![],
+            trials: BTreeMap::new(),
         };
         rule(&play.upstream, &said(&play.model));
         play
@@ -215,7 +288,7 @@ impl Play {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Arrive(key, class) => self.arrive_first(key, class),
+            Step::Arrive(key, class, is_repeatable) => self.arrive_first(key, class, is_repeatable),
             Step::Finish(number) => drop(self.finish(number)),
             Step::Retry(number) => self.retry(number),
             Step::Leave(number) => self.leave(number),
@@ -225,22 +298,32 @@ impl Play {
                 self.rule();
             }
             Step::Eject(backend) => {
-                self.slots(|slots| slots.eject(BackendIndex(backend), self.now()));
+                let (params, refused) = (OutlierParams::default(), Cause::ConnectionRefused);
+                let (index, cause) = (BackendIndex(backend), (refused, Duration::ZERO));
+                self.slots(|slots| slots.eject(index, &params, cause, self.now()));
+                if !self.model.refuses[backend] {
+                    self.model.end_probation(backend);
+                }
+                self.model.refuses[backend] = true;
                 self.model.ejected[backend] = true;
                 self.model.eligibility_changed(self.passed);
             }
+            Step::Fail(backend) => self.fail(backend),
+            Step::Rest(backend) => self.rest(backend),
+            Step::Decide(backend, well) => self.decide(backend, well),
             Step::Reinstate(backend) => self.reinstate(backend),
             Step::Pass(time) => self.passed += time,
         }
         self.settle();
     }
 
-    fn arrive_first(&mut self, key: u64, class: usize) {
+    fn arrive_first(&mut self, key: u64, class: usize, is_repeatable: bool) {
         let normal = Priority::Normal as usize;
         let class = if self.has_classes { class } else { normal };
         let guest = Guest {
             key: Key(key),
             priority: Priority::ALL[class].1,
+            is_repeatable,
             since: self.now(),
         };
         let key = if self.is_fair { key } else { 0 };
@@ -250,6 +333,7 @@ impl Play {
             class,
             since,
             comes_again: false,
+            is_repeatable,
         });
     }
 
@@ -264,13 +348,14 @@ impl Play {
             class: 0,
             since,
             comes_again: true,
+            is_repeatable: false,
         });
     }
 
     fn arrive(&mut self, ask: Ask, waiter: impl FnOnce(u64, u64) -> Waiter) {
         let (Ticket(ticket), answer) = self.slots(|slots| slots.arrive(ask));
         match answer {
-            Answer::Seated(index) => self.served.push((ticket, index.0)),
+            Answer::Seated(seat) => self.seated(ticket, seat),
             Answer::Waiting(place, _) => drop(self.waiting.insert(ticket, place)),
             Answer::Refused(_) => {}
         }
@@ -280,11 +365,75 @@ impl Play {
         self.model.arrive(waiter, refused.first().copied());
     }
 
+    fn seated(&mut self, ticket: u64, seat: Seat) {
+        self.served.push((ticket, seat.index.0));
+        self.trials.extend(seat.trial.map(|trial| (ticket, trial)));
+    }
+
+    fn fail(&mut self, backend: usize) {
+        let (index, cause) = (
+            BackendIndex(backend),
+            (Cause::ConsecutiveErrors, Duration::ZERO),
+        );
+        let now = self.now();
+        let ejected = self.slots(|slots| slots.eject(index, &without_rest(), cause, now));
+        assert_eq!(ejected.is_some(), self.model.is_eligible(backend));
+        if ejected.is_some() {
+            self.model.ejected[backend] = true;
+            self.model.eligibility_changed(self.passed);
+        }
+    }
+
+    fn rest(&mut self, backend: usize) {
+        let (index, now) = (BackendIndex(backend), self.now());
+        self.slots(|slots| {
+            let ejection = slots.accounts()[backend].circuit.ejection();
+            let ejection = ejection.map_or(0, |ejection| ejection.number);
+            slots.tend(index, &without_rest(), ejection, now)
+        });
+        if self.model.ejected[backend] && !self.model.refuses[backend] {
+            let takes_any = self.model.probation[backend].is_some();
+            self.model.probation[backend] = Some(takes_any);
+        }
+        self.model.offer_trials(self.passed);
+    }
+
+    fn decide(&mut self, backend: usize, well: bool) {
+        let Some(ticket) = self.model.trial[backend] else {
+            return;
+        };
+        let (index, now) = (BackendIndex(backend), self.now());
+        let trial = self.trials[&ticket];
+        self.slots(|slots| match well {
+            true => assert!(slots.trial_went_well(index, trial, now).is_some()),
+            false => {
+                let trial = (trial, Duration::ZERO);
+                let ejection = slots.trial_failed(index, &without_rest(), trial, now);
+                assert!(ejection.is_some());
+            }
+        });
+        match well {
+            true => self.model.put_back(backend),
+            false => self.model.end_probation(backend),
+        }
+        self.model.eligibility_changed(self.passed);
+    }
+
     /// One of those in service ends; its ticket.
     fn finish(&mut self, number: usize) -> Option<u64> {
         let (ticket, backend) = pick(&mut self.model.served, number)?;
         self.served.retain(|(other, _)| *other != ticket);
-        self.slots(|slots| slots.release(BackendIndex(backend), Some(self.now())));
+        let (index, now) = (BackendIndex(backend), Some(self.now()));
+        let trial = self.trials.remove(&ticket);
+        self.slots(|slots| {
+            if let Some(trial) = trial {
+                slots.trial_undecided(index, trial);
+            }
+            slots.release(index, now)
+        });
+        if self.model.trial[backend] == Some(ticket) {
+            self.model.trial[backend] = None;
+        }
         self.model.freed(backend, self.passed);
         Some(ticket)
     }
@@ -300,7 +449,9 @@ impl Play {
     fn report(&mut self, healthy: Vec<bool>) {
         let model = &mut self.model;
         for (backend, healthy) in healthy.iter().enumerate() {
-            model.ejected[backend] &= model.healthy[backend] || !healthy;
+            if *healthy && !model.healthy[backend] {
+                model.put_back(backend);
+            }
         }
         model.healthy = healthy;
         self.rule();
@@ -315,10 +466,10 @@ impl Play {
     fn reinstate(&mut self, backend: usize) {
         let (index, now) = (BackendIndex(backend), self.now());
         self.slots(|slots| {
-            let ejected_at = slots.accounts()[backend].ejected;
-            slots.reinstate(index, ejected_at.unwrap_or(now), now)
+            let ejection = slots.accounts()[backend].circuit.ejection();
+            slots.reinstate(index, ejection.map_or(0, |ejection| ejection.number), now)
         });
-        self.model.ejected[backend] = false;
+        self.model.put_back(backend);
         self.model.eligibility_changed(self.passed);
     }
 
@@ -332,7 +483,10 @@ impl Play {
             };
             slots.settle(*place);
             match call {
-                Call::Seated(index) => self.served.push((*ticket, index.0)),
+                Call::Seated(seat) => {
+                    self.served.push((*ticket, seat.index.0));
+                    self.trials.extend(seat.trial.map(|trial| (*ticket, trial)));
+                }
                 Call::Refused(_) => refused.push(*ticket),
             }
             false

@@ -37,6 +37,8 @@ pub struct Waiter {
     /// In milliseconds.
     pub since: u64,
     pub comes_again: bool,
+    /// It has come for the first time, and may be sent again after it was sent.
+    pub is_repeatable: bool,
 }
 
 /// The queue: a plain vector, searched from end to end.
@@ -93,6 +95,18 @@ impl QueueModel {
         let ticket = self.waiters.iter().find(of_key)?.ticket;
         self.leave(ticket);
         Some(ticket)
+    }
+
+    /// The one that has waited longest of those that may be a trial; it waits no longer.
+    pub fn next_repeatable(&mut self) -> Option<u64> {
+        let repeatable = self.waiters.iter().filter(|one| one.is_repeatable);
+        let ticket = repeatable.map(|one| one.ticket).min()?;
+        self.leave(ticket);
+        Some(ticket)
+    }
+
+    pub fn has_repeatable(&self) -> bool {
+        self.waiters.iter().any(|one| one.is_repeatable)
     }
 
     fn class_in_turn(&mut self, now: u64) -> Option<usize> {

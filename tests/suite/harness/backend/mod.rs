@@ -6,11 +6,12 @@
 //! [`Backend::overlap`] 2. Pings (`/ping`) are answered beside and counted apart.
 //!
 //! A request can ask for its own treatment in its query: `takes=MILLISECONDS` of work,
-//! `bytes=COUNT` of body, `reset` of the connection once it is read.
+//! `bytes=COUNT` of body, `status=CODE`, `reset` of the connection once it is read.
 
 mod serving;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ struct Params {
     work: Duration,
     /// Every request waits for [`Backend::release`].
     is_held: bool,
+    /// At first; see [`Backend::turns`].
     status: u16,
     headers: Headers,
     body_bytes: Option<u64>,
@@ -56,6 +58,8 @@ enum Manner {
     SaysClose,
     /// Closes after each answer without having said so.
     HangsUp,
+    /// Closes when a second request comes on a connection.
+    HangsUpLate,
     /// Resets each connection as soon as it stands.
     ResetsOnAccept,
     /// Closes each connection as soon as it stands.
@@ -77,6 +81,7 @@ pub struct Backend {
 struct Shared {
     params: Params,
     address: SocketAddr,
+    status: AtomicU16,
     /// How often [`Backend::release`] may still be waited for without waiting.
     permits: Semaphore,
     /// Whoever is being served, where pings wait.
@@ -222,6 +227,11 @@ impl BackendBuilder {
         self.with_manner(Manner::HangsUp)
     }
 
+    /// Closes when a second request comes on a connection, which it never reads.
+    pub fn hangs_up_late(self) -> Self {
+        self.with_manner(Manner::HangsUpLate)
+    }
+
     /// Resets each connection as soon as it stands.
     pub fn resets_on_accept(self) -> Self {
         self.with_manner(Manner::ResetsOnAccept)
@@ -255,6 +265,7 @@ impl BackendBuilder {
 
     pub async fn start(self) -> Backend {
         let shared = Shared {
+            status: AtomicU16::new(self.params.status),
             params: self.params,
             address: (Ipv4Addr::LOCALHOST, free_port()).into(),
             permits: Semaphore::new(0),
@@ -283,6 +294,11 @@ impl Backend {
 
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Answers with this status from now on.
+    pub fn turns(&self, status: u16) {
+        self.shared.status.store(status, Relaxed);
     }
 
     /// Requests whose header was read, in that order.

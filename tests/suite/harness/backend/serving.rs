@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -67,11 +68,13 @@ enum Ending {
 struct Treatment {
     work: Duration,
     body_bytes: Option<u64>,
+    status: u16,
     is_reset: bool,
 }
 
 impl Shared {
     async fn serve(&self, wire: &mut Wire) -> io::Result<Ending> {
+        let mut exchanges = 0;
         loop {
             let Some(head) = wire.read_head().await? else {
                 return Ok(Ending::Close);
@@ -82,6 +85,10 @@ impl Shared {
                 wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npong")
                     .await?;
                 continue;
+            }
+            exchanges += 1;
+            if exchanges > 1 && self.params.manner == Manner::HangsUpLate {
+                return Ok(Ending::Close);
             }
             if let Some(ending) = self.exchange(wire, &head).await? {
                 return Ok(ending);
@@ -181,6 +188,10 @@ impl Shared {
         Treatment {
             work: number("takes").map_or(self.params.work, Duration::from_millis),
             body_bytes: number("bytes").or(self.params.body_bytes),
+            status: match number("status") {
+                Some(status) => u16::try_from(status).expect("a test writes a status"),
+                None => self.status.load(Relaxed),
+            },
             is_reset: query.split('&').any(|pair| pair == "reset"),
         }
     }
@@ -191,7 +202,9 @@ impl Shared {
         }
         let greeting = format!("Hello from {}", self.params.name);
         let length = treatment.body_bytes.unwrap_or(greeting.len() as u64);
-        let mut message = self.answer_head(head, length).into_bytes();
+        let mut message = self
+            .answer_head(head, length, treatment.status)
+            .into_bytes();
         if head.start.starts_with("HEAD ") {
             return wire.write(&message).await;
         }
@@ -206,10 +219,9 @@ impl Shared {
         self.write_filler(wire, length).await
     }
 
-    fn answer_head(&self, request: &Head, length: u64) -> String {
+    fn answer_head(&self, request: &Head, length: u64, status: u16) -> String {
         let Params {
             name,
-            status,
             headers,
             is_chunked,
             manner,

@@ -1,0 +1,522 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BASE: Duration = Duration::from_secs(10);
+
+fn params() -> OutlierParams {
+    OutlierParams::default()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A circuit, and the clock that it goes by.
+struct Case {
+    params: OutlierParams,
+    circuit: Circuit,
+    now: Duration,
+    is_alone: bool,
+}
+
+impl Case {
+    fn new() -> Self {
+        let now = Duration::ZERO;
+        Self {
+            params: params(),
+            circuit: Circuit::closed(now),
+            now,
+            is_alone: false,
+        }
+    }
+
+    fn eject(&mut self, cause: Cause) -> Option<Ejection> {
+        self.eject_for(cause, Duration::ZERO)
+    }
+
+    fn eject_for(&mut self, cause: Cause, wanted_rest: Duration) -> Option<Ejection> {
+        self.circuit
+            .eject(&self.params, cause, wanted_rest, self.now)
+    }
+
+    fn tend(&mut self) -> Tending {
+        let number = self
+            .circuit
+            .ejection()
+            .map_or(0, |ejection| ejection.number);
+        self.circuit
+            .tend(&self.params, number, self.is_alone, self.now)
+    }
+
+    /// Looks after it as often as it wants, until it is on probation; how long that took.
+    fn rest(&mut self) -> Duration {
+        let begun = self.now;
+        while !self.circuit.is_on_probation() {
+            let Tending::Look(pause) = self.tend() else {
+                panic!("nobody looks after it");
+            };
+            if !self.circuit.is_on_probation() {
+                self.now += pause;
+            }
+        }
+        self.now - begun
+    }
+
+    fn fail_trial(&mut self) -> Option<Ejection> {
+        let trial = self.circuit.begin_trial().unwrap();
+        self.circuit
+            .trial_failed(&self.params, trial, Duration::ZERO, self.now)
+    }
+
+    fn pass_trial(&mut self) -> bool {
+        let trial = self.circuit.begin_trial().unwrap();
+        self.circuit.trial_went_well(trial, self.now)
+    }
+}
+
+#[test]
+fn a_rest_is_followed_by_a_trial_that_brings_it_back() {
+    let mut case = Case::new();
+    let ejection = case.eject(Cause::ConsecutiveErrors).unwrap();
+    assert_eq!(ejection.until, Some(case.now + BASE));
+    assert!(!case.circuit.is_closed() && !case.circuit.wants_trial());
+    assert_eq!(case.circuit.begin_trial(), None, "it rests");
+    assert_eq!(case.rest(), BASE);
+    assert!(case.circuit.wants_trial());
+    assert!(case.pass_trial());
+    assert!(case.circuit.is_closed());
+    assert_eq!(case.tend(), Tending::Over);
+}
+
+#[test]
+fn each_trial_that_fails_doubles_the_rest_up_to_the_longest() {
+    let mut case = Case::new();
+    case.eject(Cause::ErrorPercent);
+    let mut rests = Vec::new();
+    for _ in 0..7 {
+        rests.push(case.rest().as_secs());
+        case.fail_trial().unwrap();
+    }
+    assert_eq!(rests, [10, 20, 40, 80, 160, 300, 300]);
+}
+
+#[test]
+fn what_was_is_forgotten_after_the_longest_rest_in_good_health() {
+    for (well, expected) in [(299, 20), (300, 10)] {
+        let mut case = Case::new();
+        case.eject(Cause::ConsecutiveErrors);
+        case.rest();
+        case.pass_trial();
+        case.now += seconds(well);
+        case.eject(Cause::ConsecutiveErrors);
+        assert_eq!(case.rest(), seconds(expected), "{well}");
+    }
+}
+
+#[test]
+fn there_is_one_trial_at_a_time() {
+    let mut case = Case::new();
+    case.eject(Cause::Latency);
+    case.rest();
+    let first = case.circuit.begin_trial().unwrap();
+    assert_eq!(case.circuit.begin_trial(), None);
+    assert!(!case.circuit.wants_trial());
+    assert!(case.circuit.trial_undecided(first));
+    let second = case.circuit.begin_trial().unwrap();
+    assert!(!case.circuit.trial_went_well(first, case.now), "too late");
+    assert!(case.circuit.is_on_probation());
+    assert!(case.circuit.trial_went_well(second, case.now));
+}
+
+#[test]
+fn nobody_else_makes_every_step_a_trial_and_early_ones_cost_no_longer_rest() {
+    let mut case = Case::new();
+    case.is_alone = true;
+    case.eject(Cause::ConsecutiveErrors);
+    let until = case.circuit.ejection().unwrap().until;
+    for _ in 0..3 {
+        assert_eq!(case.rest(), STEP);
+        assert_eq!(case.fail_trial().unwrap().until, until);
+    }
+    case.is_alone = false;
+    assert_eq!(case.rest(), BASE - 3 * STEP);
+    case.fail_trial();
+    assert_eq!(case.rest(), 2 * BASE);
+}
+
+#[test]
+fn anybody_may_be_the_trial_after_another_base_ejection() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors);
+    case.rest();
+    let begun = case.now;
+    while !case.circuit.takes_any() {
+        let Tending::Look(pause) = case.tend() else {
+            panic!("nobody looks after it");
+        };
+        case.now += pause.min(seconds(1));
+        assert!(case.now - begun <= BASE + seconds(1));
+    }
+    assert!(case.now - begun >= BASE);
+}
+
+#[test]
+fn the_backends_own_word_makes_the_rest_longer_but_not_than_the_longest() {
+    for (wanted, expected) in [(3, 10), (42, 42), (3_600, 300)] {
+        let mut case = Case::new();
+        case.eject_for(Cause::ConsecutiveErrors, seconds(wanted));
+        assert_eq!(case.rest(), seconds(expected));
+    }
+}
+
+#[test]
+fn a_refusal_is_no_matter_of_time() {
+    let mut case = Case::new();
+    let refused = case.eject(Cause::ConnectionRefused).unwrap();
+    assert_eq!((refused.until, case.tend()), (None, Tending::Over));
+    assert_eq!(case.eject(Cause::ConnectTimeout), None, "out already");
+    assert!(case.circuit.reinstate(refused.number, case.now));
+    let errors = case.eject(Cause::ConsecutiveErrors).unwrap();
+    assert_eq!(
+        errors.until,
+        Some(case.now + BASE),
+        "a refusal counts for none"
+    );
+    let refused = case.eject(Cause::ConnectionRefused).unwrap();
+    assert!(!case.circuit.reinstate(errors.number, case.now));
+    assert!(case.circuit.reinstate(refused.number, case.now));
+}
+
+#[test]
+fn errors_that_were_its_end_are_a_refusal() {
+    let mut case = Case::new();
+    let errors = case.eject(Cause::ConsecutiveErrors).unwrap();
+    assert!(
+        case.circuit
+            .refuses(errors.number, Cause::ConnectionRefused)
+    );
+    let ejection = case.circuit.ejection().unwrap();
+    assert_eq!(
+        (ejection.until, ejection.cause),
+        (None, Cause::ConnectionRefused)
+    );
+    assert!(case.circuit.reinstate(errors.number, case.now));
+    case.eject(Cause::ConsecutiveErrors);
+    assert_eq!(case.rest(), BASE, "it was none of its errors");
+    assert!(
+        !case
+            .circuit
+            .refuses(errors.number, Cause::ConnectionRefused)
+    );
+}
+
+#[test]
+fn the_files_word_ends_an_ejection_but_not_the_memory_of_it() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors);
+    case.circuit.close(case.now);
+    assert!(case.circuit.is_closed());
+    case.eject(Cause::ConsecutiveErrors);
+    assert_eq!(case.rest(), 2 * BASE);
+}
+
+#[test]
+fn so_many_may_be_out() {
+    let most = |percent, admitted| {
+        let params = OutlierParams {
+            max_ejection_percent: percent,
+            ..params()
+        };
+        let out = (0..=admitted).take_while(|out| params.may_eject(admitted, *out));
+        out.count()
+    };
+    assert_eq!(
+        [1, 2, 3, 4, 5, 100].map(|n| most(50, n)),
+        [0, 1, 1, 2, 2, 50]
+    );
+    assert_eq!([1, 3].map(|n| most(0, n)), [0, 0]);
+    assert_eq!([1, 3].map(|n| most(100, n)), [1, 3]);
+}
+
+#[test]
+fn causes_have_their_words() {
+    let words = [
+        (Cause::ConnectionRefused, "connection_refused"),
+        (Cause::ConnectFailure, "connect_failure"),
+        (Cause::BrokenOff, "broken_off"),
+        (Cause::Latency, "latency"),
+    ];
+    for (cause, word) in words {
+        assert_eq!(cause.word(), word);
+    }
+    assert!(Cause::ConnectFailure.is_refusal() && !Cause::BrokenOff.is_refusal());
+    assert!(Cause::BrokenOff.is_unbounded() && !Cause::ConsecutiveErrors.is_unbounded());
+}
+
+/// So many errors, after each of which so many go well; the causes told.
+fn told(params: &OutlierParams, errors: &[u64]) -> Vec<Option<Cause>> {
+    let (mut tally, now) = (Tally::default(), Duration::ZERO);
+    let (mut well, mut run) = (0, 0);
+    let mut told = Vec::new();
+    for well_after in errors {
+        run += 1;
+        told.push(tally.note(params, Misstep::Reset, run, well, now));
+        well += well_after;
+        run = if *well_after > 0 { 0 } else { run };
+    }
+    told
+}
+
+#[test]
+fn errors_in_a_row_are_counted() {
+    let params = params();
+    let fifth = Some(Cause::ConsecutiveErrors);
+    assert_eq!(
+        told(&params, &[0; 6]),
+        [None, None, None, None, fifth, fifth]
+    );
+    assert_eq!(told(&params, &[0, 0, 0, 1, 0, 0]), [None; 6]);
+    let off = OutlierParams {
+        consecutive_errors: None,
+        ..params
+    };
+    assert_eq!(told(&off, &[0; 19]), [None; 19]);
+    assert_eq!(told(&off, &[0; 20])[19], Some(Cause::ErrorPercent));
+}
+
+#[test]
+fn half_of_enough_requests_are_too_many() {
+    let params = params();
+    // One goes well after each.
+    let causes = told(&params, &[1; 11]);
+    assert_eq!(causes[..10], [None; 10], "19 requests are no evidence");
+    assert_eq!(causes[10], Some(Cause::ErrorPercent), "11 of 21");
+    assert_eq!(told(&params, &[2; 50]), [None; 50], "every third");
+    let off = OutlierParams {
+        error_percent: None,
+        ..params
+    };
+    assert_eq!(told(&off, &[1; 50]), [None; 50]);
+}
+
+#[test]
+fn a_window_that_is_over_counts_no_longer() {
+    let (params, begun) = (params(), Duration::ZERO);
+    let mut tally = Tally::default();
+    for number in 0..9 {
+        assert_eq!(tally.note(&params, Misstep::Reset, 1, number, begun), None);
+    }
+    // Six of seven in a new window, and no evidence in seven.
+    let later = begun + params.error_window + Duration::from_millis(1);
+    for number in 0..6 {
+        let cause = tally.note(&params, Misstep::Reset, 1, 8 + number, later);
+        assert_eq!(cause, None, "{number}");
+    }
+}
+
+#[test]
+fn the_last_of_a_run_that_asks_for_a_rest_has_it() {
+    let (params, now) = (params(), Duration::ZERO);
+    let mut tally = Tally::default();
+    let mut note = |misstep, run| {
+        tally.note(&params, misstep, run, 0, now);
+        tally.wanted_rest()
+    };
+    assert_eq!(note(Misstep::Status(seconds(9)), 1), seconds(9));
+    assert_eq!(note(Misstep::Status(seconds(7)), 2), seconds(7));
+    assert_eq!(note(Misstep::Reset, 3), seconds(7));
+    assert_eq!(note(Misstep::Status(Duration::ZERO), 1), Duration::ZERO);
+}
+
+#[test]
+fn who_is_far_slower_than_the_others_is_slow() {
+    let of = |millis: &[u64], factor| {
+        let means: Vec<_> = millis
+            .iter()
+            .map(|millis| (*millis > 0).then(|| Duration::from_millis(*millis)))
+            .collect();
+        slow(&means, factor)
+    };
+    assert_eq!(of(&[10, 10, 31], 3.0), [2]);
+    assert_eq!(of(&[10, 10, 30], 3.0), [0usize; 0], "not more than that");
+    assert_eq!(of(&[10, 50], 3.0), [1], "one peer is enough");
+    assert_eq!(of(&[50], 3.0), [0usize; 0]);
+    assert_eq!(
+        of(&[0, 50, 0], 3.0),
+        [0usize; 0],
+        "of those nothing is known"
+    );
+    assert_eq!(of(&[10, 10, 80, 90, 10], 3.0), [3, 2]);
+    assert_eq!(of(&[10, 90, 95], 3.0), [0usize; 0], "the upper middle");
+}
+
+/// What happens to a circuit.
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Tend {
+        is_alone: bool,
+    },
+    Eject {
+        is_refusal: bool,
+        wanted: u64,
+    },
+    Begin,
+    /// The end of the trial that began so many before the last.
+    End(usize, Option<bool>),
+    Reinstate,
+    Report,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..20_000u64).prop_map(Step::Pass),
+        4 => prop::bool::weighted(0.2).prop_map(|is_alone| Step::Tend { is_alone }),
+        2 => (prop::bool::weighted(0.2), 0..600u64)
+            .prop_map(|(is_refusal, wanted)| Step::Eject { is_refusal, wanted }),
+        3 => Just(Step::Begin),
+        3 => (0..3usize, any::<Option<bool>>()).prop_map(|(which, end)| Step::End(which, end)),
+        1 => Just(Step::Reinstate),
+        1 => Just(Step::Report),
+    ]
+}
+
+/// The sentences of the documentation, in plain variables, times in milliseconds.
+#[derive(Debug, Default)]
+struct Naive {
+    now: u64,
+    is_out: bool,
+    refuses: bool,
+    is_on_probation: bool,
+    trial: Option<u32>,
+    rests_since: u64,
+    rests_until: u64,
+    rests: u32,
+    well_since: u64,
+}
+
+impl Naive {
+    fn rest(&mut self, wanted: u64) {
+        let rest = (0..self.rests).fold(10_000u64, |rest, _| rest.saturating_mul(2));
+        let rest = rest.min(300_000).max((wanted * 1_000).min(300_000));
+        self.rests += 1;
+        self.open();
+        self.rests_until = self.now + rest;
+    }
+
+    fn open(&mut self) {
+        self.is_out = true;
+        self.is_on_probation = false;
+        self.trial = None;
+        self.rests_since = self.now;
+    }
+
+    fn close(&mut self) {
+        self.is_out = false;
+        self.is_on_probation = false;
+        self.refuses = false;
+        self.trial = None;
+        self.well_since = self.now;
+    }
+
+    fn eject(&mut self, is_refusal: bool, wanted: u64) {
+        if self.is_out && (self.refuses || !is_refusal) {
+            return;
+        }
+        if is_refusal {
+            self.refuses = true;
+            return self.open();
+        }
+        if self.now - self.well_since >= 300_000 {
+            self.rests = 0;
+        }
+        self.rest(wanted);
+    }
+
+    fn tend(&mut self, is_alone: bool) {
+        let is_early = is_alone && self.now - self.rests_since >= 500;
+        if self.is_out && !self.refuses && (is_early || self.now >= self.rests_until) {
+            self.is_on_probation = true;
+        }
+    }
+
+    fn end(&mut self, trial: u32, end: Option<bool>) {
+        if self.trial != Some(trial) {
+            return;
+        }
+        self.trial = None;
+        match end {
+            None => {}
+            Some(true) => self.close(),
+            Some(false) if self.now < self.rests_until => self.open(),
+            Some(false) => self.rest(0),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_circuit_does_what_the_sentences_say(steps in prop::collection::vec(step(), 0..80)) {
+        let mut case = Case::new();
+        let (begun, mut naive, mut begins) = (case.now, Naive::default(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Pass(millis) => {
+                    naive.now += millis;
+                    case.now += Duration::from_millis(millis);
+                }
+                Step::Tend { is_alone } => {
+                    case.is_alone = is_alone;
+                    case.tend();
+                    naive.tend(is_alone);
+                }
+                Step::Eject { is_refusal, wanted } => {
+                    let cause = match is_refusal {
+                        true => Cause::ConnectionRefused,
+                        false => Cause::ConsecutiveErrors,
+                    };
+                    case.eject_for(cause, seconds(wanted));
+                    naive.eject(is_refusal, wanted);
+                }
+                Step::Begin => {
+                    let trial = case.circuit.begin_trial();
+                    prop_assert_eq!(trial.is_some(), naive.is_on_probation && naive.trial.is_none());
+                    naive.trial = trial.or(naive.trial);
+                    begins.extend(trial);
+                }
+                Step::End(which, end) => if let Some(trial) = begins.iter().rev().nth(which) {
+                    let (now, circuit) = (case.now, &mut case.circuit);
+                    match end {
+                        None => drop(circuit.trial_undecided(*trial)),
+                        Some(true) => drop(circuit.trial_went_well(*trial, now)),
+                        Some(false) => {
+                            circuit.trial_failed(&case.params, *trial, Duration::ZERO, now);
+                        }
+                    }
+                    naive.end(*trial, end);
+                },
+                Step::Reinstate => {
+                    let number = case.circuit.ejection().map(|ejection| ejection.number);
+                    // One that belongs to an ejection before changes nothing.
+                    if let Some(number) = number {
+                        prop_assert!(!case.circuit.reinstate(number - 1, case.now));
+                        prop_assert!(case.circuit.reinstate(number, case.now));
+                        naive.close();
+                    }
+                }
+                Step::Report => {
+                    case.circuit.close(case.now);
+                    naive.close();
+                }
+            }
+            let until = case.circuit.ejection().and_then(|ejection| ejection.until);
+            let until = until.map(|until| (until - begun).as_millis() as u64);
+            prop_assert_eq!(case.circuit.is_closed(), !naive.is_out);
+            prop_assert_eq!(case.circuit.is_on_probation(), naive.is_on_probation);
+            prop_assert_eq!(until, (naive.is_out && !naive.refuses).then_some(naive.rests_until));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Who is ejected, and who is its trial. A backend that comes on probation is to have one request, which is handed to
+//! one who waits, or given to the next that comes.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::{Account, Ask, BackendIndex, Call, Seat, Slots};
+use crate::policy::outlier::{Cause, Ejection, OutlierParams, Tending};
+
+impl Slots {
+    /// Takes a backend out, for `wanted_rest` at the least; `None` if it was out already, or too many are.
+    /// Who waited for another than the one that is left now need not wait for it any longer.
+    pub(in super::super) fn eject(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        (cause, wanted_rest): (Cause, Duration),
+        now: Instant,
+    ) -> Option<(Ejection, Vec<Waker>)> {
+        if !cause.is_unbounded() && !self.may_eject(index, params) {
+            return None;
+        }
+        let age = self.age(now);
+        self.change(index, now, |account| {
+            account.circuit.eject(params, cause, wanted_rest, age)
+        })
+    }
+
+    fn may_eject(&self, index: BackendIndex, params: &OutlierParams) -> bool {
+        let account = &self.accounts[index.0];
+        account.is_eligible() && params.may_eject(self.eligible + self.ejected, self.ejected)
+    }
+
+    /// Takes back in a backend that is out by this ejection, if it is; one that was ejected anew since stays out.
+    pub(in super::super) fn reinstate(
+        &mut self,
+        index: BackendIndex,
+        ejection: u32,
+        now: Instant,
+    ) -> Option<Vec<Waker>> {
+        let age = self.age(now);
+        let reinstated = self.change(index, now, |account| {
+            account.circuit.reinstate(ejection, age).then_some(())
+        });
+        reinstated.map(|((), wakers)| wakers)
+    }
+
+    /// Looks after a backend that is out by this ejection, and hands out its trial when that is due.
+    pub(in super::super) fn tend(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        ejection: u32,
+        now: Instant,
+    ) -> (Tending, Option<Waker>) {
+        let (is_alone, age) = (self.eligible == 0, self.age(now));
+        let circuit = &mut self.accounts[index.0].circuit;
+        let before = (circuit.wants_trial(), circuit.takes_any());
+        let tending = circuit.tend(params, ejection, is_alone, age);
+        if before == (circuit.wants_trial(), circuit.takes_any()) {
+            return (tending, None);
+        }
+        self.count_trials();
+        (tending, self.offer_trial(Some(now)).flatten())
+    }
+
+    /// It was ejected for errors, and is found to refuse connections. Says whether it is out by that still.
+    pub(in super::super) fn refuses(
+        &mut self,
+        index: BackendIndex,
+        ejection: u32,
+        cause: Cause,
+    ) -> bool {
+        self.accounts[index.0].circuit.refuses(ejection, cause)
+    }
+
+    /// The trial was answered; `None` if it is none any more.
+    pub(in super::super) fn trial_went_well(
+        &mut self,
+        index: BackendIndex,
+        trial: u32,
+        now: Instant,
+    ) -> Option<Vec<Waker>> {
+        let age = self.age(now);
+        let reinstated = self.change(index, now, |account| {
+            account.circuit.trial_went_well(trial, age).then_some(())
+        });
+        reinstated.map(|((), wakers)| wakers)
+    }
+
+    /// The trial failed; `None` if it is none any more.
+    pub(in super::super) fn trial_failed(
+        &mut self,
+        index: BackendIndex,
+        params: &OutlierParams,
+        (trial, wanted_rest): (u32, Duration),
+        now: Instant,
+    ) -> Option<Ejection> {
+        let age = self.age(now);
+        let circuit = &mut self.accounts[index.0].circuit;
+        let ejection = circuit.trial_failed(params, trial, wanted_rest, age);
+        self.count_trials();
+        ejection
+    }
+
+    /// The trial came to nothing: another may have it once its slot was given back, which comes next.
+    pub(in super::super) fn trial_undecided(&mut self, index: BackendIndex, trial: u32) {
+        self.accounts[index.0].circuit.trial_undecided(trial);
+    }
+
+    fn change<T>(
+        &mut self,
+        index: BackendIndex,
+        now: Instant,
+        change: impl FnOnce(&mut Account) -> Option<T>,
+    ) -> Option<(T, Vec<Waker>)> {
+        let account = &mut self.accounts[index.0];
+        let was_eligible = account.is_eligible();
+        let changed = change(account)?;
+        account.note_change(was_eligible, now);
+        self.refresh();
+        Some((changed, self.hand_out(now)))
+    }
+
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+
+    pub(super) fn count_trials(&mut self) {
+        let accounts = self.accounts.iter();
+        self.trials = accounts.filter(|account| account.wants_trial()).count();
+    }
+
+    /// Gives a trial to a request that comes, if it may have one.
+    pub(super) fn seat_on_trial(&mut self, ask: &Ask) -> Option<Seat> {
+        let is_alone = self.eligible == 0;
+        let is_fit = is_alone || matches!(ask, Ask::First(guest) if guest.is_repeatable);
+        let mut accounts = self.accounts.iter().enumerate();
+        let index = accounts.position(|(index, account)| {
+            let avoids = matches!(ask, Ask::Again(_, Some(avoided)) if avoided.0 == index);
+            account.wants_trial() && (is_fit || account.circuit.takes_any() && !avoids)
+        })?;
+        self.begin_trial(BackendIndex(index))
+    }
+
+    fn begin_trial(&mut self, index: BackendIndex) -> Option<Seat> {
+        let account = &mut self.accounts[index.0];
+        let trial = account.circuit.begin_trial();
+        account.in_flight += u32::from(trial.is_some());
+        self.count_trials();
+        trial.map(|_| Seat { index, trial })
+    }
+
+    /// Gives a trial to one who waits; `None`: there is none to be had, or nobody may have it. Who comes for the
+    /// first time goes before those who have spent some of their attempts.
+    pub(super) fn offer_trial(&mut self, now: Option<Instant>) -> Option<Option<Waker>> {
+        if self.trials == 0 || self.queue.waiting() == 0 {
+            return None;
+        }
+        let is_repeatable = self.queue.has_repeatable();
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_wanted = |(index, account): (usize, &Account)| {
+            account.wants_trial() && (is_repeatable || self.has_taker_of_any(index, account))
+        };
+        let index = BackendIndex(accounts.position(is_wanted)?);
+        let call = Call::Seated(self.begin_trial(index)?);
+        if is_repeatable {
+            return self.queue.call_repeatable(call);
+        }
+        Some(match self.eligible {
+            0 => self.queue.call_next(call, now),
+            _ => self.queue.call_next_for(index, call, now),
+        })
+    }
+
+    /// Whether somebody waits who may have this backend's trial although it may not be repeated.
+    pub(super) fn has_taker_of_any(&self, index: usize, account: &Account) -> bool {
+        let takes_any = account.circuit.takes_any();
+        self.eligible == 0 || takes_any && self.queue.has_taker_for(BackendIndex(index))
+    }
+}
