@@ -7,7 +7,8 @@
 //! - nothing was sent: there is no work, the slot is free at once;
 //! - the whole request was sent, no answer yet: we wait for the answer's first byte or the close,
 //!   and say nothing: some servers close at the first sign of a client gone and work on all the
-//!   same (asyncio ones, for example), and the close would fool us;
+//!   same (asyncio ones, for example), and the close would fool us. The system is asked whether that byte is
+//!   behind us: an answer that came in the moment in which a deadline passed may have been read, and nobody told;
 //! - part of the request was sent, or part of the answer came: we send FIN, so that a server which
 //!   looks stops early, and read on until it closes. A server that only notices when a write fails
 //!   (most synchronous ones) gets a reset after [`DRAIN_BYTES_MAX`] or [`DRAIN_TIME_MAX`], and the
@@ -21,8 +22,10 @@
 //! here: its request goes on to its end, see `door::ClientStream`.)
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
+use pingora::protocols::l4::ext::get_tcp_info;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -216,7 +219,7 @@ async fn keep(lease: Lease, socket: Option<BackendSocket>, stage: Stage) {
 
 async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) -> io::Result<()> {
     let mut stream = TcpStream::from_std(socket.into_std()?)?;
-    if stage == Stage::Sent {
+    if stage == Stage::Sent && !has_answered(&stream) {
         stream.readable().await?;
     }
     // Fails only where the backend has closed already.
@@ -227,6 +230,13 @@ async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) ->
         sleep(longest_pause).await;
     }
     Ok(())
+}
+
+/// Whether the last thing on a connection came from the backend. Not known, so `false`, of a Unix socket, and for some
+/// milliseconds after what was sent.
+fn has_answered(stream: &TcpStream) -> bool {
+    get_tcp_info(stream.as_raw_fd())
+        .is_ok_and(|info| info.tcpi_last_data_recv < info.tcpi_last_data_sent)
 }
 
 /// Reads until the backend closes. If it does not stop, returns its longest pause so far.
@@ -385,6 +395,27 @@ mod tests {
             0
         );
         assert_eq!(in_flight(&upstream), (1, 1), "it has not closed yet");
+        drop(backend);
+        until_free(&upstream).await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_read_in_the_last_moment_is_not_waited_for() {
+        let (upstream, mut work, mut backend) = work().await;
+        let socket = work.socket.clone().unwrap();
+        let mut read = TcpStream::from_std(socket.into_std().unwrap()).unwrap();
+        read.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        work.sending();
+        work.sent();
+        // Longer than a tick of the kernel's clock.
+        sleep(Duration::from_millis(30)).await;
+        backend.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
+        read.read_exact(&mut [0; 19]).await.unwrap();
+        drop((read, work));
+        let mut request = Vec::new();
+        let end = timeout(SOON, backend.read_to_end(&mut request)).await;
+        end.expect("it is told that nothing more will come")
+            .unwrap();
         drop(backend);
         until_free(&upstream).await;
     }
