@@ -10,3 +10,6 @@ cargo test --quiet --workspace -- --include-ignored --skip soak_
 
 step "the slots under a model checker"
 cargo test --quiet --features shuttle --lib shuttle_
+
+step "a minute of every fault at once"
+PROFILE=dev bench/soak.sh --seconds 60

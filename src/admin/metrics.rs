@@ -163,6 +163,8 @@ impl Admin {
             .count(&NO_LABELS, accepted)?;
         page.metric(&declared::CONNECTIONS_OPEN)?
             .gauge(&NO_LABELS, accepted - closed)?;
+        page.metric(&declared::TASKS)?
+            .gauge(&NO_LABELS, counters.runtimes.tasks())?;
         page.metric(&declared::LOG_DROPPED)?
             .count(&NO_LABELS, counters.log_dropped.get())
     }

@@ -25,6 +25,7 @@ impl Connections {
     /// Counts one until the guard is dropped.
     pub(super) fn open(&self) -> Open {
         self.counters.connections.add();
+        self.counters.runtimes.note();
         self.open.send_modify(|open| *open += 1);
         Open(self.clone())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::Method;
 
-use super::Histogram;
+use super::{Histogram, Runtimes};
 
 /// Something that is counted.
 #[derive(Debug, Default)]
@@ -129,6 +129,8 @@ pub struct ProxyCounters {
     pub connections: Count,
     /// Those of them that are over.
     pub connections_closed: Count,
+    /// Where clients are served.
+    pub runtimes: Runtimes,
     /// Access log lines dropped.
     pub log_dropped: Arc<Count>,
     /// By what the health file was found to be when it had changed.

@@ -11,12 +11,14 @@ mod page;
 /// The poller's.
 pub mod poller;
 mod process;
+mod runtimes;
 mod scrape;
 
 pub use counts::{Count, ProxyCounters, RequestCounts, RequestTimes, Words};
 pub use histogram::Histogram;
 pub use page::{Family, Page};
 pub use process::Process;
+pub use runtimes::Runtimes;
 pub use scrape::scrape;
 
 use prometheus_client::metrics::MetricType;
@@ -183,6 +185,11 @@ pub static CONNECTIONS: Metric = counter(
 pub static CONNECTIONS_OPEN: Metric = gauge(
     "maitred_connections_open",
     "Client connections that are open.",
+);
+/// Of the runtimes that serve clients.
+pub static TASKS: Metric = gauge(
+    "maitred_tasks",
+    "Tasks of the runtimes that serve clients: one for each connection, others for abandoned requests.",
 );
 /// Of the process.
 pub static LOG_DROPPED: Metric = counter(

@@ -29,10 +29,12 @@ use pingora::services::listening::Service;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
-/// Our own news, and only warnings of others. `pingora_proxy` warns of single requests, which is the
+/// Our own news, and only warnings of others. `pingora_proxy` and `http::v1` warn of single requests, which is the
 /// access log's part, `pingora_load_balancing` of every sick backend at every change, and `warp` of everybody who
-/// leaves an admin page before its end.
-const LOG_FILTER: &str = "warn,warp=off,pingora_proxy=off,pingora_load_balancing=off,maitred=info";
+/// leaves an admin page before its end. `connectors` calls it an error when a connection is taken from the pool in the
+/// same moment in which its watch there lets go of it: another one is made then, and nothing is lost.
+const LOG_FILTER: &str = "warn,warp=off,pingora_proxy=off,pingora_core::protocols::http::v1=off,\
+    pingora_core::connectors=off,pingora_load_balancing=off,maitred=info";
 
 /// Where the configuration says `null`, which is Pingora's own default.
 const PINGORA_GRACE_SECONDS: u64 = 300;

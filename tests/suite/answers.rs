@@ -123,4 +123,5 @@ async fn bytes_after_the_end_of_an_answer_do_not_reach_the_next_client() {
         assert_eq!(lb.ask(get("/home")).await.text(), "ok");
     }
     assert_eq!(a.served(), 20, "each answer belongs to its own request");
+    assert!(!lb.log().contains("WARN"), "no line each: {}", lb.log());
 }

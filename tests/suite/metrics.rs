@@ -179,6 +179,8 @@ async fn what_is_the_case_now_is_told() {
     assert_eq!(page.sum("maitred_report_state", &["state=\"ok\""]), 1.0);
     assert_eq!(page.sum("maitred_report_state", &[]), 1.0);
     assert_eq!(page.sum("maitred_connections_open", &[]), 5.0);
+    let tasks = page.sum("maitred_tasks", &[]);
+    assert!(tasks >= 5.0, "one for each connection: {tasks}");
     assert_eq!(page.sum("maitred_config_generation", &[]), 1.0);
     assert_eq!(page.sum("maitred_config_last_reload_successful", &[]), 1.0);
     for metric in [
@@ -197,12 +199,15 @@ async fn what_is_the_case_now_is_told() {
     }
     drop(clients);
     a.release(2);
-    until("the connections are closed", 5.secs(), async || {
-        scrape(lb.site().admin())
-            .await
-            .sum("maitred_connections_open", &[])
-            == 0.0
-    })
+    until(
+        "the connections are closed, and their tasks done",
+        5.secs(),
+        async || {
+            let page = scrape(lb.site().admin()).await;
+            page.sum("maitred_connections_open", &[]) == 0.0
+                && page.sum("maitred_tasks", &[]) <= tasks - 5.0
+        },
+    )
     .await;
 }
 

@@ -272,9 +272,12 @@ impl Lines {
                 chosen = number;
             }
         }
-        let (above, rest) = self.classes.split_at_mut(chosen);
-        above.iter_mut().for_each(|class| class.gave_way = true);
-        rest[0].gave_way = false;
+        // Without a time nothing ages, or all are refused, and there is no slot for which anybody gives way.
+        if now.is_some() {
+            let (above, rest) = self.classes.split_at_mut(chosen);
+            above.iter_mut().for_each(|class| class.gave_way = true);
+            rest[0].gave_way = false;
+        }
         Some(chosen)
     }
 

@@ -141,6 +141,17 @@ fn a_class_that_is_due_gets_every_second_slot_and_two_take_turns() {
 }
 
 #[test]
+fn nobody_gives_way_to_one_that_is_refused() {
+    let mut hall = Hall::new(aging());
+    hall.join(&["refused"], 0, Priority::Low);
+    hall.queue.call_next((), None);
+    hall.leave("refused");
+    hall.join(&["low"], 0, Priority::Low);
+    hall.join(&["high"], 0, Priority::High);
+    assert_eq!(hall.call(2, 10), ["low", "high"]);
+}
+
+#[test]
 fn the_least_urgent_class_and_in_it_the_longest_line_makes_room() {
     let mut hall = Hall::new(Rules {
         size: 4,
