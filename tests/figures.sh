@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the figures of the documentation: the suite's own measurements over optimised programs, one test
-# at a time. Wants a quiet machine; takes some fifteen minutes, of which the build is a few.
+# at a time. Wants a quiet machine; takes some twenty minutes, of which the build is a few.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tests/prepare.sh
@@ -24,6 +24,10 @@ figures=(
     an_idle_client_costs
     who_comes_back_when_told
     who_watches_a_thousand_backends
+    nobody_sees_that_
+    who_has_the_header_sees_that_
+    ten_thousand_posts_are_done_once
+    nothing_is_left_of_ten_seconds_
     pypi::
     soak_
 )

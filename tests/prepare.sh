@@ -1,5 +1,5 @@
 # Sourced by the other scripts: installs what the tests need beyond Rust and a C compiler, and tells the
-# tests where it is. What it may install: as root, Debian's python3-venv, faketime, curl and iproute2; in
+# tests where it is. What it may install: as root, Debian's python3-venv, faketime, curl, iproute2 and iptables; in
 # target/prometheus, Debian's prometheus, which is only unpacked, because installed it would run as a service; in
 # target/python, the servers that tests/suite/pypi.rs runs and a strict reader of metrics.
 
@@ -61,9 +61,10 @@ MAITRED_FAKETIME="$(find_faketime)"
 export MAITRED_FAKETIME
 echo "is $MAITRED_FAKETIME"
 
-step "what the README's commands need, and the network that they are tried in"
+step "what the README's commands need, and the networks that tests make"
 command -v curl || install curl
 command -v ip || install iproute2
+command -v iptables || install iptables
 
 step "Prometheus and promtool"
 if command -v prometheus && command -v promtool; then

@@ -83,13 +83,16 @@ pub(super) fn has_answered(session: &Session) -> bool {
 }
 
 /// In seconds, 1 at the least. The next report comes with the poller's next round; a turn, when those
-/// who wait now and would go before it have had theirs.
+/// who wait now and would go before it have had theirs, which is no sooner than it would be with all backends
+/// where all are ejected.
 fn retry_after(fault: &Fault, context: &Context, snapshot: &Snapshot) -> u64 {
     let wait = match (fault, &context.upstream) {
         (Fault::NoEligibleBackend, _) => Some(snapshot.config.poller.interval),
         (_, Some(upstream)) => {
             let newcomer = || Guest::any(context.ready);
-            upstream.expected_wait(&context.record.guest.unwrap_or_else(newcomer))
+            let guest = context.record.guest.unwrap_or_else(newcomer);
+            let expected = upstream.expected_wait(&guest);
+            expected.or_else(|| upstream.least_wait(&guest))
         }
         (_, None) => None,
     };

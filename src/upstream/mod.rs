@@ -262,7 +262,7 @@ impl Upstream {
                 let now = match ask {
                     // Just now; another look at the clock would be one per request.
                     Ask::First(guest) => guest.since,
-                    Ask::Again(..) => Instant::now(),
+                    Ask::Again { .. } => Instant::now(),
                 };
                 Arrival::Seated(Lease::new(self.clone(), seat, ticket, now))
             }
@@ -316,10 +316,19 @@ impl Upstream {
     /// takes, by how many are served at once. `None` where that is not known: nobody is eligible, or nothing
     /// was answered yet.
     pub fn expected_wait(&self, guest: &Guest) -> Option<Duration> {
+        self.wait_with(guest, Slots::eligible_slots)
+    }
+
+    /// How long it would be if every backend were eligible at once; `None` before the first answer.
+    pub fn least_wait(&self, guest: &Guest) -> Option<Duration> {
+        self.wait_with(guest, |_| configured_slots(&self.params).into())
+    }
+
+    fn wait_with(&self, guest: &Guest, at_once: impl FnOnce(&Slots) -> u64) -> Option<Duration> {
         let now = Instant::now();
         let (ahead, slots) = {
             let slots = self.slots.lock();
-            (slots.ahead_of(guest, now), slots.eligible_slots())
+            (slots.ahead_of(guest, now), at_once(&slots))
         };
         let service = self.service.mean()?.as_secs_f64();
         let until_called = |ahead: usize| {

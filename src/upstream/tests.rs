@@ -401,6 +401,10 @@ async fn with_every_backend_ejected_requests_wait() {
     refuse(&upstream, 0);
     let mut turn = waiting(&upstream);
     assert!(look(&mut turn).is_pending());
+    upstream.count_service(Duration::from_millis(100));
+    let next = Guest::any(Instant::now());
+    assert_eq!(upstream.expected_wait(&next), None);
+    assert_eq!(upstream.least_wait(&next), Some(Duration::from_millis(100)));
     upstream.close();
     assert!(matches!(
         look(&mut turn),

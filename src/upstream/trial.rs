@@ -53,7 +53,8 @@ async fn until_it_accepts(upstream: &Upstream, index: BackendIndex, ejection: u3
         if connect(upstream, index).await.is_ok() {
             return upstream.reinstate(index, ejection);
         }
-        trial += 1;
+        // Anew where nobody else was eligible: all that were lost at one blow come back as soon as the first does.
+        trial = if others_eligible { trial + 1 } else { 0 };
         steps = 0;
     }
 }

@@ -1,7 +1,10 @@
 //! The harness is seen to fail: its counters count, its backend dies and comes back, its client
 //! reads what was sent. A proof by a broken instrument is none.
 
-use crate::harness::{Client, Units, backend, get, head, load, post, until};
+use crate::harness::{
+    BackendProcess, Client, Ending, Fault, Server, Step, Units, backend, get, head, load, post,
+    until,
+};
 
 #[tokio::test]
 async fn the_overlap_counter_counts_what_overlaps() {
@@ -241,4 +244,71 @@ async fn a_tally_counts_by_status_backend_and_latency() {
 #[should_panic(expected = "in vain until pigs fly")]
 async fn a_wait_in_vain_ends_at_its_deadline() {
     until("pigs fly", 20.millis(), async || false).await;
+}
+
+#[tokio::test]
+async fn a_backend_is_ill_as_it_is_told_and_recovers() {
+    let a = backend("a").start().await;
+    let ask = async || {
+        let mut client = Client::connect(a.address()).await.unwrap();
+        client.ask_to_the_end(&get("/")).await
+    };
+    for fault in [
+        Fault::ResetOnAccept,
+        Fault::Reset,
+        Fault::ResetInHeader,
+        Fault::Garbage,
+    ] {
+        a.falls_ill(fault).await;
+        assert!(matches!(ask().await, Ending::Unanswered(_)), "{fault:?}");
+    }
+    for fault in [
+        Fault::ResetAfterHeader,
+        Fault::ShortBody,
+        Fault::TruncatedChunk,
+    ] {
+        a.falls_ill(fault).await;
+        assert!(matches!(ask().await, Ending::CutShort), "{fault:?}");
+    }
+    for (fault, expected) in [(Some(Fault::Unavailable), 503), (None, 200)] {
+        a.recovers();
+        if let Some(fault) = fault {
+            a.falls_ill(fault).await;
+        }
+        let ending = ask().await;
+        let Ending::Answered(response) = &ending else {
+            panic!("{ending:?}");
+        };
+        assert_eq!(response.status, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_of_its_own_stops_dies_and_leaves_its_journal() {
+    let mut a = BackendProcess::start("a", 0.millis()).await;
+    let address = Server::address(&a);
+    let done = |a: &BackendProcess| {
+        let read = a
+            .journal()
+            .into_iter()
+            .filter(|entry| entry.step == Step::Read);
+        read.map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    let ask = async |id| get("/").id(id).send_to(address).await;
+    assert_eq!(ask("first").await.unwrap().backend(), Some("a"));
+    a.freeze();
+    let waits = tokio::time::timeout(100.millis(), ask("second")).await;
+    assert!(waits.is_err(), "it stands still");
+    assert_eq!(done(&a), ["first"]);
+    a.thaw();
+    until("it does what was sent", 5.secs(), async || {
+        done(&a).len() == 2
+    })
+    .await;
+    a.kill();
+    let refused = ask("third").await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    a.revive().await;
+    assert_eq!(ask("fourth").await.unwrap().status, 200);
+    assert_eq!(done(&a), ["first", "second", "fourth"]);
 }

@@ -28,6 +28,7 @@ mod events;
 mod explain;
 mod failover;
 mod fairness;
+mod faults;
 mod flips;
 mod freshness;
 mod harness_itself;

@@ -19,10 +19,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::harness::{Program, PseudoTerminal, Room, run_to_end, soon, until};
+use crate::harness::{
+    Program, PseudoTerminal, Room, is_in_own_network, run_in_own_network, run_to_end, soon, until,
+};
 
 /// Commands that are not run, and why.
 const LEFT_OUT: [(&str, &str); 1] = [("tests/all.sh", "runs this test, too")];
@@ -43,8 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(240);
 /// How long a reader takes to type the next command, at least.
 const TYPING: Duration = Duration::from_millis(300);
-/// Set for the test that runs in namespaces of its own.
-const INSIDE: &str = "MAITRED_README_INSIDE";
 
 /// What a reader does.
 #[derive(Debug)]
@@ -349,28 +348,12 @@ fn write_cargo(path: &Path) {
 #[tokio::test]
 #[ignore = "takes about 40 s; needs curl, ip, and leave to make namespaces (unshare)"]
 async fn every_command_does_what_is_shown() {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_in_own_network() {
         return soon("the whole README", WHOLE, follow()).await;
     }
     let _room = Room::shared().await;
-    let itself = std::env::current_exe().unwrap();
-    let mut words = vec!["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    if !geteuid().is_root() {
-        words.push("--map-root-user");
-    }
-    let run = format!("ip link set lo up && {INSIDE}=1 exec \"$@\"");
-    words.extend(["sh", "-c", &run, "sh", itself.to_str().unwrap()]);
-    words.extend(["--exact", "readme::every_command_does_what_is_shown"]);
-    words.extend(["--include-ignored", "--nocapture"]);
-    let output = run_to_end("unshare", &words, Path::new("/"), WHOLE + PATIENCE).await;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(
-        said.contains("running 1 test"),
-        "this needs namespaces of its own, and they could not be made (`unshare {}`): {said}",
-        words.join(" ")
-    );
-    assert!(output.status.success(), "{said}");
+    let name = "readme::every_command_does_what_is_shown";
+    run_in_own_network(name, WHOLE + PATIENCE).await;
 }
 
 /// From the first line of the README to the last.

@@ -36,6 +36,17 @@ pub struct Response {
     pub took: Duration,
 }
 
+/// How a request ended, as far as its client can tell.
+#[derive(Debug)]
+pub enum Ending {
+    /// With an answer, read to its end.
+    Answered(Response),
+    /// With an answer that broke off after its header.
+    CutShort,
+    /// Without an answer.
+    Unanswered(io::Error),
+}
+
 /// One connection.
 pub struct Client {
     wire: Wire,
@@ -206,6 +217,31 @@ impl Client {
         Ok(response)
     }
 
+    /// Sends a request and says how it ended; unless it was answered, the connection is of no use any more.
+    pub async fn ask_to_the_end(&mut self, request: &Request) -> Ending {
+        let begun = Instant::now();
+        let head = match self.send(request).await {
+            Ok(()) => self.receive_final_head().await,
+            Err(error) => Err(error),
+        };
+        let (status, headers) = match head {
+            Ok(head) => head,
+            Err(error) => return Ending::Unanswered(error),
+        };
+        let mut body = Vec::new();
+        let keep = |piece: &[u8]| body.extend_from_slice(piece);
+        let rest = self.receive_rest(&request.method, status, &headers, keep);
+        match rest.await {
+            Ok(_) => Ending::Answered(Response {
+                status,
+                headers,
+                body,
+                took: begun.elapsed(),
+            }),
+            Err(_) => Ending::CutShort,
+        }
+    }
+
     pub async fn send(&mut self, request: &Request) -> io::Result<()> {
         self.send_bytes(&request.encode()).await
     }
@@ -272,13 +308,24 @@ impl Client {
         keep: impl FnMut(&[u8]),
     ) -> io::Result<(u16, Headers, u64)> {
         let (status, headers) = self.receive_final_head().await?;
+        let bytes = self.receive_rest(method, status, &headers, keep).await?;
+        Ok((status, headers, bytes))
+    }
+
+    /// The body that belongs to this header; returns its length.
+    async fn receive_rest(
+        &mut self,
+        method: &str,
+        status: u16,
+        headers: &Headers,
+        keep: impl FnMut(&[u8]),
+    ) -> io::Result<u64> {
         let framing = if method == "HEAD" || matches!(status, 101 | 204 | 304) {
             Framing::Length(0)
         } else {
             headers.framing(Framing::UntilClose)?
         };
-        let bytes = self.wire.read_body(framing, keep).await?;
-        Ok((status, headers, bytes))
+        self.wire.read_body(framing, keep).await
     }
 
     async fn receive_final_head(&mut self) -> io::Result<(u16, Headers)> {

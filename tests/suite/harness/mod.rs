@@ -6,10 +6,12 @@
 //! sleeps only where time passing is the scenario itself.
 
 mod backend;
+mod backend_process;
 mod client;
 mod duration;
 mod load;
 mod needs;
+mod own_network;
 mod patience;
 mod ports;
 mod program;
@@ -24,11 +26,13 @@ mod verdicts;
 mod wire;
 mod wsgi;
 
-pub use backend::{Backend, Seen, backend};
-pub use client::{Client, Request, Response, get, head, post, request};
+pub use backend::{Backend, Fault, Seen, Step, backend};
+pub use backend_process::BackendProcess;
+pub use client::{Client, Ending, Request, Response, get, head, post, request};
 pub use duration::Units;
 pub use load::{Tally, ask_on, load};
-pub use needs::{faketime, is_root, may_mount, prometheus_s, python};
+pub use needs::{faketime, is_root, may_drop_packets, may_mount, prometheus_s, python};
+pub use own_network::{is_in_own_network, run_in_own_network};
 pub use patience::{soon, until};
 pub use ports::{consecutive_ports, free_port};
 pub use program::{Program, run_to_end};

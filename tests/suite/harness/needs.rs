@@ -60,6 +60,20 @@ pub fn may_mount() -> bool {
     )
 }
 
+/// Whether a process of ours may drop packets in a network of its own.
+pub fn may_drop_packets() -> bool {
+    let tried = Command::new("unshare")
+        .args([
+            "--net", "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "1", "-j", "DROP",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    met(
+        tried.is_ok_and(|status| status.success()),
+        "no packets can be dropped here (`unshare --net iptables` needs root and iptables; tests/all.sh installs it)",
+    )
+}
+
 /// The value of a variable of the environment.
 fn named(variable: &str) -> Option<String> {
     let value = std::env::var(variable).ok();

@@ -8,9 +8,12 @@
 //! A request can ask for its own treatment in its query: `takes=MILLISECONDS` of work,
 //! `bytes=COUNT` of body, `status=CODE`, `reset` of the connection once it is read.
 
+mod fault;
+mod journal;
 mod serving;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -22,6 +25,11 @@ use super::duration::Units;
 use super::patience::until;
 use super::ports::free_port;
 use super::wire::Headers;
+
+pub use fault::Fault;
+pub use journal::{Entry, Step, journal};
+
+use journal::Journal;
 
 /// How a backend is to behave; see [`backend`].
 pub struct BackendBuilder {
@@ -48,6 +56,9 @@ struct Params {
     is_everywhere: bool,
     pings_wait: bool,
     manner: Manner,
+    /// Any, if `None`.
+    port: Option<u16>,
+    journal: Option<Journal>,
 }
 
 /// How a backend treats its connections.
@@ -87,6 +98,7 @@ struct Shared {
     /// Whoever is being served, where pings wait.
     turn: tokio::sync::Mutex<()>,
     counts: Mutex<Counts>,
+    fault: Mutex<Option<Fault>>,
     /// Dropped or used by [`Backend::kill`]; every task of the backend holds a receiver.
     life: Mutex<Option<watch::Sender<()>>>,
 }
@@ -142,6 +154,8 @@ pub fn backend(name: &str) -> BackendBuilder {
         is_everywhere: false,
         pings_wait: false,
         manner: Manner::KeepsAlive,
+        port: None,
+        journal: None,
     };
     BackendBuilder { params }
 }
@@ -258,19 +272,33 @@ impl BackendBuilder {
         self.with_manner(Manner::Cans(bytes.into()))
     }
 
+    /// Listens on this port.
+    pub fn on_port(mut self, port: u16) -> Self {
+        self.params.port = Some(port);
+        self
+    }
+
+    /// Writes down in this file what it does, for whoever outlives it.
+    pub fn with_journal(mut self, path: &Path) -> Self {
+        self.params.journal = Some(Journal::open(path));
+        self
+    }
+
     fn with_manner(mut self, manner: Manner) -> Self {
         self.params.manner = manner;
         self
     }
 
     pub async fn start(self) -> Backend {
+        let port = self.params.port.unwrap_or_else(free_port);
         let shared = Shared {
             status: AtomicU16::new(self.params.status),
             params: self.params,
-            address: (Ipv4Addr::LOCALHOST, free_port()).into(),
+            address: (Ipv4Addr::LOCALHOST, port).into(),
             permits: Semaphore::new(0),
             turn: tokio::sync::Mutex::default(),
             counts: Mutex::default(),
+            fault: Mutex::default(),
             life: Mutex::default(),
         };
         let backend = Backend {
@@ -284,6 +312,10 @@ impl BackendBuilder {
 impl Shared {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().expect("no holder of this lock panics")
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -343,6 +375,20 @@ impl Backend {
     /// Lets a backend that is held, works on or upgrades finish this many requests more.
     pub fn release(&self, requests: usize) {
         self.shared.permits.add_permits(requests);
+    }
+
+    /// From now on this is wrong with it. Connections that stand are reset where the fault is with connections.
+    pub async fn falls_ill(&self, fault: Fault) {
+        *self.shared.fault() = Some(fault);
+        if fault == Fault::ResetOnAccept {
+            self.kill().await;
+            self.revive().await;
+        }
+    }
+
+    /// Nothing is wrong with it any more.
+    pub fn recovers(&self) {
+        *self.shared.fault() = None;
     }
 
     /// Dies as `kill -9` does: the port closes, every connection is reset, and all work ends.

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::super::wire::{Framing, Head, Headers, Wire};
-use super::{Manner, Params, Seen, Shared};
+use super::{Fault, Manner, Params, Seen, Shared, Step};
 
 /// Body bytes that are written at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -43,7 +43,9 @@ async fn live(shared: Arc<Shared>, stream: TcpStream, mut death: watch::Receiver
     let Ok(mut wire) = Wire::new(stream) else {
         return;
     };
+    let fault = *shared.fault();
     let outcome = match shared.params.manner {
+        _ if fault == Some(Fault::ResetOnAccept) => Ok(Ending::Reset),
         Manner::ResetsOnAccept => Ok(Ending::Reset),
         Manner::ClosesOnAccept => Ok(Ending::Close),
         _ => tokio::select! {
@@ -59,7 +61,7 @@ async fn live(shared: Arc<Shared>, stream: TcpStream, mut death: watch::Receiver
 }
 
 /// How a connection ends.
-enum Ending {
+pub(super) enum Ending {
     Close,
     Reset,
 }
@@ -70,6 +72,14 @@ struct Treatment {
     body_bytes: Option<u64>,
     status: u16,
     is_reset: bool,
+}
+
+impl Params {
+    fn note(&self, step: Step, seen: &Seen) {
+        if let Some(journal) = &self.journal {
+            journal.note(step, seen.id());
+        }
+    }
 }
 
 impl Shared {
@@ -106,6 +116,10 @@ impl Shared {
         work.has_body(bytes);
         let treatment = self.treatment(target_of(head));
         self.toil(&treatment).await;
+        let fault = *self.fault();
+        if let Some(fault) = fault {
+            return fault.answer(wire, head).await;
+        }
         if treatment.is_reset {
             return Ok(Some(Ending::Reset));
         }
@@ -284,14 +298,16 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn begin(shared: &'a Shared, head: &Head) -> Self {
         let begun = Instant::now();
-        let mut counts = shared.counts();
-        counts.begun.push(Seen {
+        let seen = Seen {
             method: head.start.split(' ').next().unwrap_or("").to_owned(),
             target: target_of(head).to_owned(),
             headers: head.headers.clone(),
             body_bytes: None,
             at: begun,
-        });
+        };
+        shared.params.note(Step::Begun, &seen);
+        let mut counts = shared.counts();
+        counts.begun.push(seen);
         counts.current += 1;
         counts.overlap = counts.overlap.max(counts.current);
         Self {
@@ -302,7 +318,10 @@ impl<'a> Work<'a> {
     }
 
     fn has_body(&self, bytes: u64) {
-        self.shared.counts().begun[self.index].body_bytes = Some(bytes);
+        let mut counts = self.shared.counts();
+        let seen = &mut counts.begun[self.index];
+        seen.body_bytes = Some(bytes);
+        self.shared.params.note(Step::Read, seen);
     }
 
     fn finish(self) {
