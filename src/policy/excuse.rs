@@ -181,6 +181,12 @@ mod tests {
             ..Testimony::default()
         };
         assert_eq!(judge(&ping(), &[idle], LIMIT), Finding::Idle);
+        let without_slots = Testimony {
+            max_in_flight: 0,
+            given: Some(seconds(7.0)),
+            ..idle
+        };
+        assert_eq!(judge(&ping(), &[without_slots], LIMIT), Finding::Idle);
     }
 
     #[test]
@@ -330,6 +336,11 @@ mod tests {
             ..overdue
         };
         assert!(is_excused(judge(&ping(), &[heard], LIMIT)));
+        let at_once = Testimony {
+            heard: Some(seconds(5.0)),
+            ..overdue
+        };
+        assert!(is_excused(judge(&ping(), &[at_once], LIMIT)));
         let pinged = LostPing {
             well: Some(seconds(3.0)),
             ..ping()

@@ -216,23 +216,26 @@ impl Backend {
 #[cfg(not(feature = "shuttle"))]
 mod tests {
     use std::io::{self, Read as _};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use pingora::connectors::l4::Connect as _;
+    use pingora::protocols::l4::stream::Stream;
     use pingora::protocols::{Digest, GetProxyDigest as _};
     use pingora::upstreams::peer::Peer as _;
 
     use super::*;
     use crate::upstream::BackendSocket;
-    use crate::upstream::fixtures::upstream;
+    use crate::upstream::fixtures::{report, upstream};
 
-    #[tokio::test]
-    async fn what_leads_to_where_it_was_serves_no_other_request() {
-        let upstream = upstream(&[1], 9);
-        let backend = &upstream.backends()[0];
+    fn moved(backend: &Backend) -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = Endpoint::Ip(listener.local_addr().unwrap());
-        backend.locate(Ok(here.clone()));
+        backend.locate(Ok(here));
+        listener
+    }
+
+    /// A connection that nobody uses, and the backend's end of it.
+    async fn resting(backend: &Backend, listener: &TcpListener) -> (Stream, TcpStream) {
         let made = backend.connector.connect(backend.peer().address()).await;
         let stream = made.unwrap();
         let digest = Digest {
@@ -240,14 +243,54 @@ mod tests {
             ..Digest::default()
         };
         BackendSocket::of(&digest).unwrap().put_back(Instant::now());
-        let (mut accepted, _) = listener.accept().unwrap();
+        let (accepted, _) = listener.accept().unwrap();
         accepted.set_nonblocking(true).unwrap();
-        backend.locate(Ok(here));
+        (stream, accepted)
+    }
+
+    fn is_open(accepted: &mut TcpStream) -> bool {
+        let read = accepted.read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[tokio::test]
+    async fn what_leads_to_where_it_was_serves_no_other_request() {
+        let upstream = upstream(&[1], 9);
+        let backend = &upstream.backends()[0];
+        let listener = moved(backend);
+        let (_stream, mut accepted) = resting(backend, &listener).await;
+        backend.locate(Ok(Endpoint::Ip(listener.local_addr().unwrap())));
         backend.locate(Err("it does not resolve".to_owned()));
-        let still_open = accepted.read(&mut [0]).unwrap_err();
-        assert_eq!(still_open.kind(), io::ErrorKind::WouldBlock);
+        assert!(is_open(&mut accepted));
         backend.locate(Ok(Endpoint::Ip("127.0.0.1:9".parse().unwrap())));
-        accepted.set_nonblocking(false).unwrap();
-        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+        assert!(!is_open(&mut accepted));
+    }
+
+    #[tokio::test]
+    async fn what_has_rested_for_too_long_is_closed_when_it_is_late_for_that() {
+        let upstream = upstream(&[1], 9);
+        let backend = &upstream.backends()[0];
+        let listener = moved(backend);
+        let (_stream, mut accepted) = resting(backend, &listener).await;
+        let now = Instant::now();
+        backend.close_late_connections(now);
+        assert!(is_open(&mut accepted));
+        backend.close_late_connections(now + upstream.params().timeouts.idle);
+        assert!(!is_open(&mut accepted));
+    }
+
+    #[tokio::test]
+    async fn who_turns_sick_or_is_well_again_serves_on_fresh_connections_only() {
+        let upstream = upstream(&[1, 1], 9);
+        let backend = &upstream.backends()[0];
+        let listener = moved(backend);
+        for [before, after] in [[true, false], [false, true]] {
+            let (_stream, mut accepted) = resting(backend, &listener).await;
+            report(&upstream, &[before, false]);
+            report(&upstream, &[before, true]);
+            assert!(is_open(&mut accepted), "nothing is new of this one");
+            report(&upstream, &[after, true]);
+            assert!(!is_open(&mut accepted));
+        }
     }
 }

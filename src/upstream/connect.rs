@@ -247,6 +247,47 @@ mod tests {
         assert!(is_backends_fault(&refused));
     }
 
+    #[test]
+    fn what_the_system_says_tells_whose_fault_it_is_and_which() {
+        let address = SocketAddr::Inet("127.0.0.1:1".parse().unwrap());
+        for (errno, expected) in [
+            (Errno::CONNREFUSED, Some(Cause::ConnectionRefused)),
+            (Errno::TIMEDOUT, Some(Cause::ConnectTimeout)),
+            (Errno::NETUNREACH, Some(Cause::NoRoute)),
+            (Errno::HOSTUNREACH, Some(Cause::NoRoute)),
+            (Errno::CONNRESET, Some(Cause::ConnectFailure)),
+            (Errno::MFILE, None),
+            (Errno::NFILE, None),
+            (Errno::NOBUFS, None),
+            (Errno::NOMEM, None),
+            (Errno::ADDRNOTAVAIL, None),
+        ] {
+            let error = explain(errno.into(), &address);
+            let said = is_backends_fault(&error).then(|| cause(&error));
+            assert_eq!(said, expected, "{errno:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_whose_backlog_is_full_is_waited_for_and_one_that_is_gone_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let gone = dial_unix(&path).await.unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut before = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            before.push(stream);
+        }
+        let mut dialled = std::pin::pin!(dial_unix(&path));
+        let soon = tokio::time::timeout(BACKLOG_PAUSE * 5, &mut dialled);
+        assert!(soon.await.is_err(), "the backlog is full");
+        let _accepted = listener.accept().unwrap();
+        let in_time = tokio::time::timeout(Duration::from_secs(5), dialled);
+        assert!(in_time.await.unwrap().is_ok());
+    }
+
     #[tokio::test]
     async fn the_socket_rides_along_and_outlives_the_stream() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -264,6 +305,8 @@ mod tests {
             ..Digest::default()
         };
         let socket = BackendSocket::of(&digest).unwrap();
+        let limit = rustix::net::sockopt::tcp_user_timeout(&socket);
+        assert_eq!(limit, Ok(1_000), "for writes that make no progress");
         drop((stream, digest));
         let mut byte = [0];
         let still_open = accepted.try_read(&mut byte).unwrap_err();

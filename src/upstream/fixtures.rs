@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::HeaderName;
-
 use super::{
-    Ask, BackendParams, Balance, FairBy, Guest, PriorityParams, QueueParams, Timeouts, Upstream,
-    UpstreamParams,
+    Ask, BackendParams, Balance, FairBy, Guest, QueueParams, Timeouts, Upstream, UpstreamParams,
 };
 use crate::events::Events;
 use crate::health::{Report, Ruling, State};
@@ -49,10 +46,11 @@ pub(super) fn fair_queue_of(size: usize) -> QueueParams {
 }
 
 /// One in which some are more urgent, for as long as the others stand it.
+#[cfg(not(feature = "shuttle"))]
 pub(super) fn with_priority(params: QueueParams, aging: Duration) -> QueueParams {
     QueueParams {
-        priority: Some(PriorityParams {
-            header: HeaderName::from_static("x-priority"),
+        priority: Some(super::PriorityParams {
+            header: http::HeaderName::from_static("x-priority"),
             trusted: Vec::new(),
             aging,
         }),
@@ -125,7 +123,15 @@ pub(super) fn report(upstream: &Upstream, healthy: &[bool]) {
 
 /// Puts what a health file says in force.
 pub(super) fn rule(upstream: &Upstream, text: &[u8]) {
-    let ruling = Arc::new(Ruling::fresh(Arc::new(Report::parse(text).unwrap())));
+    decree(
+        upstream,
+        Ruling::fresh(Arc::new(Report::parse(text).unwrap())),
+    );
+}
+
+/// Puts a ruling in force.
+pub(super) fn decree(upstream: &Upstream, ruling: Ruling) {
+    let ruling = Arc::new(ruling);
     let mut apply = std::pin::pin!(upstream.apply(&ruling));
     let applied = apply.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(applied.is_ready(), "applying a report waits for nothing");

@@ -100,3 +100,90 @@ impl OpenSockets {
         pause
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(1600);
+    const LATEST: Duration = Duration::from_millis(100);
+
+    /// A connection that is kept, and the backend's end of it.
+    fn kept(idle: &Arc<IdleLimit>) -> (BackendSocket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        let socket = BackendSocket::new(ours.into(), idle.era());
+        idle.keep(&socket);
+        (socket, theirs)
+    }
+
+    fn is_open(backend: &mut TcpStream) -> bool {
+        backend.set_nonblocking(true).unwrap();
+        let read = backend.read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[tokio::test]
+    async fn the_next_look_is_when_the_first_is_due_and_none_is_needless() {
+        let idle = IdleLimit::new(LIMIT);
+        let ((one, mut backend), (other, _other_backend)) = (kept(&idle), kept(&idle));
+        let now = Instant::now();
+        assert_eq!(idle.look(now), Some(LIMIT), "all are in use");
+        one.put_back(now);
+        let is_about = |pause: Option<Duration>, millis| {
+            let expected = Duration::from_millis(millis);
+            pause.unwrap().abs_diff(expected) < Duration::from_millis(1)
+        };
+        assert!(is_about(idle.look(now + LIMIT / 2), 800));
+        let last = LIMIT - Duration::from_millis(1);
+        assert_eq!(idle.look(now + last), Some(LATEST), "a sixteenth");
+        assert!(is_open(&mut backend));
+        assert_eq!(
+            idle.look(now + LIMIT * 2),
+            Some(LIMIT),
+            "the other is in use"
+        );
+        assert!(!is_open(&mut backend));
+        drop((one, other));
+        assert_eq!(idle.look(now), None, "they are gone");
+    }
+
+    #[tokio::test]
+    async fn whoever_rests_too_long_is_closed_also_after_all_the_others_were_gone() {
+        let idle = IdleLimit::new(Duration::from_millis(20));
+        for _ in 0..2 {
+            let (socket, mut backend) = kept(&idle);
+            socket.put_back(Instant::now());
+            let begun = Instant::now();
+            while is_open(&mut backend) {
+                assert!(begun.elapsed() < Duration::from_secs(5), "never closed");
+                sleep(Duration::from_millis(1)).await;
+            }
+            drop(socket);
+            while idle.open.lock().is_kept {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(5),
+                    "looked at for ever"
+                );
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_met_late_is_closed_with_all_that_are() {
+        let idle = IdleLimit::new(LIMIT);
+        let ((late, mut backend), (fresh, mut fresh_backend)) = (kept(&idle), kept(&idle));
+        let now = Instant::now();
+        late.put_back(now);
+        fresh.put_back(now + LIMIT / 2);
+        idle.close_late(now + LIMIT);
+        assert!(!is_open(&mut backend) && is_open(&mut fresh_backend));
+        idle.close_all();
+        assert!(!is_open(&mut fresh_backend));
+    }
+}

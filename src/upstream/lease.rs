@@ -1,6 +1,5 @@
 //! The right to send one request, and the wait for it. Both return what they hold on `Drop`.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -100,12 +99,6 @@ impl Taken {
         if !self.is_abandoned.swap(true, Relaxed) {
             self.upstream.slots.lock().abandon(self.index);
         }
-    }
-}
-
-impl fmt::Debug for Taken {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Taken").field(&self.index).finish()
     }
 }
 

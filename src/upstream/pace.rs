@@ -120,4 +120,18 @@ mod tests {
         }
         assert_eq!(note(0, millis(10), later + WINDOW), []);
     }
+
+    #[test]
+    fn one_window_follows_the_other() {
+        let (mut now, millis) = (Instant::now(), Duration::from_millis);
+        let pace = pace(1, now);
+        let note = |index, took, now| pace.note(BackendIndex(index), millis(took), now);
+        for _ in 0..3 {
+            for (index, took) in [(0, 10), (1, 10), (2, 40)] {
+                assert_eq!(note(index, took, now), []);
+            }
+            now += WINDOW;
+            assert_eq!(note(0, 10, now), [BackendIndex(2)]);
+        }
+    }
 }

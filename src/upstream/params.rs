@@ -130,3 +130,37 @@ pub struct BackendParams {
     /// What the operator wants of it; the health file may be more restrictive, not less.
     pub state: State,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_the_backends_family_take_turns() {
+        let sources = Sources {
+            v4: vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)],
+            v6: Vec::new(),
+        };
+        let chosen: Vec<_> = (0..3).map(|count| sources.choose(true, count)).collect();
+        let [one, other] = [0, 1].map(|index| Some(IpAddr::V4(sources.v4[index])));
+        assert_eq!(chosen, [one, other, one]);
+        assert_eq!(sources.choose(false, 0), None, "the system chooses");
+    }
+
+    #[test]
+    fn whoever_is_in_one_of_the_networks_is_trusted_and_without_an_address_nobody() {
+        let params = |trusted: &[&str]| PriorityParams {
+            header: HeaderName::from_static("x-priority"),
+            trusted: trusted.iter().map(|text| text.parse().unwrap()).collect(),
+            aging: Duration::ZERO,
+        };
+        let is_trusted = |trusted: &[&str], address: &str| {
+            let address = address.parse().unwrap();
+            params(trusted).trusts(Some(address))
+        };
+        assert!(is_trusted(&["10.0.0.0/8", "::1"], "::1"));
+        assert!(is_trusted(&["10.0.0.0/8", "::1"], "10.1.2.3"));
+        assert!(!is_trusted(&["10.0.0.0/8", "::1"], "11.1.2.3"));
+        assert!(!params(&["0.0.0.0/0", "::/0"]).trusts(None));
+    }
+}

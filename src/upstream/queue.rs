@@ -309,6 +309,13 @@ impl<C> Queue<C> {
         }
     }
 
+    /// How many entries there are, called ones included.
+    #[cfg(test)]
+    #[cfg(not(feature = "shuttle"))]
+    pub(super) fn places(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Panics when an invariant does not hold.
     #[cfg(test)]
     pub(super) fn check(&self) {

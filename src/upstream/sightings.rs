@@ -197,6 +197,19 @@ mod tests {
         assert_eq!(silences("+.f-+")[3..], [None, Some(0)], "it was idle");
     }
 
+    #[test]
+    fn a_failure_is_remembered_and_whether_it_took_too_long() {
+        let start = Instant::now();
+        let seen = Sightings::new(start);
+        let noted = || [&seen.failed, &seen.overdue].map(|moment| moment.get(start));
+        assert_eq!(noted(), [None, None]);
+        let [first, later] = [1, 2].map(|second| start + Duration::from_secs(second));
+        seen.note_failed(first, false);
+        assert_eq!(noted(), [Some(first), None]);
+        seen.note_failed(later, true);
+        assert_eq!(noted(), [Some(later), Some(later)]);
+    }
+
     /// Something that is held for long and says nothing, such as a tunnel, is no silence over what came after it.
     #[test]
     fn silence_begins_anew_with_the_first_request_after_a_sign_of_life() {

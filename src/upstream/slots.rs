@@ -469,6 +469,13 @@ impl Slots {
         wakers
     }
 
+    /// How many wait, or were called and have not taken note.
+    #[cfg(test)]
+    #[cfg(not(feature = "shuttle"))]
+    pub(super) fn places(&self) -> usize {
+        self.queue.places()
+    }
+
     /// Panics when an invariant does not hold. That nobody has more in flight than slots is for who
     /// knows when they were lowered.
     #[cfg(test)]

@@ -220,7 +220,7 @@ impl AsFd for BackendSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use super::*;
@@ -302,6 +302,16 @@ mod tests {
         socket.put_back(Instant::now());
         assert!(!is_taken(&socket));
         assert_eq!(backend.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn who_is_told_that_nothing_more_comes_can_still_answer() {
+        let (socket, mut backend) = connection();
+        socket.finish();
+        assert_eq!(backend.read(&mut [0]).unwrap(), 0);
+        backend.write_all(b"!").unwrap();
+        let mut ours = socket.into_std().unwrap();
+        assert_eq!(ours.read(&mut [0]).unwrap(), 1);
     }
 
     #[test]

@@ -13,9 +13,13 @@ use super::fixtures::{
 use super::*;
 use crate::policy::outlier::{Cause, OutlierParams};
 
+mod answers;
+mod changes;
+mod looks;
 mod model;
 mod outliers;
 mod queue_model;
+mod trials;
 
 fn seated(upstream: &Arc<Upstream>) -> Lease {
     match upstream.arrive(first()) {
@@ -346,9 +350,10 @@ fn a_slot_that_is_abandoned_twice_counts_once() {
     let upstream = upstream(&[2], 0);
     let lease = seated(&upstream);
     let watch = lease.watch();
-    watch.abandon();
-    lease.abandon();
     let abandoned = || upstream.view().backends[0].abandoned;
+    watch.abandon();
+    assert_eq!(abandoned(), 1);
+    lease.abandon();
     assert_eq!(abandoned(), 1);
     drop(lease);
     watch.abandon();

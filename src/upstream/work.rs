@@ -310,6 +310,20 @@ mod tests {
         (view.backends[0].in_flight, view.backends[0].abandoned)
     }
 
+    #[test]
+    fn what_was_looked_at_is_still_to_be_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        let socket = BackendSocket::new(ours.into(), Eras::default().now());
+        assert!(is_silent(&socket));
+        io::Write::write_all(&mut theirs, b"x").unwrap();
+        // On its way through the loopback.
+        while is_silent(&socket) {}
+        assert_eq!(peek(&socket), Ok(1));
+    }
+
     async fn until_free(upstream: &Arc<Upstream>) {
         let freed = async {
             while in_flight(upstream) != (0, 0) {
@@ -339,6 +353,21 @@ mod tests {
         }
         drop((socket, work));
         assert_eq!(in_flight(&upstream), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_more_may_come_serves_no_other_request() {
+        for is_spent in [true, false] {
+            let (_upstream, mut work, mut backend) = work().await;
+            if is_spent {
+                work.spend_connection();
+            }
+            let socket = work.done().unwrap();
+            socket.put_back(Instant::now());
+            let mut byte = [0];
+            let end = timeout(Duration::from_millis(50), backend.read(&mut byte)).await;
+            assert_eq!(end.is_ok(), is_spent, "the backend sees its end");
+        }
     }
 
     #[tokio::test]
@@ -445,10 +474,16 @@ mod tests {
         work.sending();
         work.answering();
         drop(work);
-        let endless = async { while backend.write_all(&[0; 65536]).await.is_ok() {} };
+        let mut written = 0;
+        let endless = async {
+            while backend.write_all(&[0; 65536]).await.is_ok() {
+                written += 65536;
+            }
+        };
         timeout(SOON, endless)
             .await
             .expect("its write fails in time");
+        assert!(written < 32 * DRAIN_BYTES_MAX, "{written}");
         let [(_, evidence)] = upstream.evidence(Instant::now())[..] else {
             panic!("one backend");
         };

@@ -330,6 +330,60 @@ fn the_last_of_a_run_that_asks_for_a_rest_has_it() {
 }
 
 #[test]
+fn only_an_answer_asks_for_a_rest() {
+    let asked = seconds(7);
+    assert_eq!(Misstep::Status(asked).wanted_rest(), asked);
+    for misstep in [Misstep::Reset, Misstep::Overdue, Misstep::Invalid] {
+        assert_eq!(misstep.wanted_rest(), Duration::ZERO);
+    }
+}
+
+#[test]
+fn what_went_well_before_the_window_excuses_nothing_in_it() {
+    let mut tally = Tally::default();
+    let params = OutlierParams {
+        consecutive_errors: None,
+        ..params()
+    };
+    let mut err = |run| tally.note(&params, Misstep::Overdue, run, 1_000, Duration::ZERO);
+    let told: Vec<_> = (1..=20).map(&mut err).collect();
+    assert_eq!(told[18..], [None, Some(Cause::ErrorPercent)]);
+}
+
+#[test]
+fn a_window_has_its_last_moment_too_and_what_is_settled_begins_anew() {
+    let params = OutlierParams {
+        consecutive_errors: None,
+        min_requests: 2,
+        ..params()
+    };
+    let mut tally = Tally::default();
+    let err = |tally: &mut Tally, now| tally.note(&params, Misstep::Overdue, 1, 0, now);
+    assert_eq!(err(&mut tally, Duration::ZERO), None);
+    let last = err(&mut tally, params.error_window);
+    assert_eq!(last, Some(Cause::ErrorPercent));
+    tally.clear();
+    assert_eq!(err(&mut tally, params.error_window), None);
+}
+
+#[test]
+fn what_belongs_to_the_ejection_before_does_nothing_to_this_one() {
+    let mut case = Case::new();
+    let before = case.eject(Cause::ErrorPercent).unwrap().number;
+    case.circuit.close(case.now);
+    let ejection = case.eject(Cause::ErrorPercent);
+    let tend = |case: &mut Case| case.circuit.tend(&case.params, before, true, case.now);
+    case.now += BASE;
+    assert_eq!(tend(&mut case), Tending::Over);
+    assert!(!case.circuit.refuses(before, Cause::ConnectionRefused));
+    assert!(!case.circuit.reinstate(before, case.now));
+    assert_eq!(case.circuit.ejection(), ejection);
+    case.rest();
+    assert_eq!(tend(&mut case), Tending::Over);
+    assert!(case.circuit.is_on_probation());
+}
+
+#[test]
 fn who_is_far_slower_than_the_others_is_slow() {
     let of = |millis: &[u64], factor| {
         let means: Vec<_> = millis

@@ -345,3 +345,14 @@ impl Class {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else every step would compare it with all others.
+    #[test]
+    fn a_key_is_not_looked_for_where_others_are() {
+        assert_ne!(Key(1).hash(), Key(2).hash());
+    }
+}

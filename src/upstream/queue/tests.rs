@@ -44,6 +44,18 @@ fn whom_a_backend_failed_leaves_its_slot_to_others() {
     assert_eq!(queue.leave(behind), None);
 }
 
+#[test]
+fn a_newcomer_has_those_before_it_who_wait_once_more_too() {
+    let mut queue = Queue::new(plain());
+    let guest = Guest::any(Instant::now());
+    queue.join(&guest);
+    let ahead = |queue: &Queue<()>| queue.ahead_of(&guest, guest.since).by_urgency;
+    assert_eq!(ahead(&queue), 1);
+    queue.rejoin(Ticket(1), None);
+    queue.rejoin(Ticket(2), None);
+    assert_eq!(ahead(&queue), 3);
+}
+
 /// A queue and the places in it, with a name each.
 struct Hall {
     queue: Queue<()>,
@@ -373,6 +385,22 @@ proptest! {
         let (said, seen) = said_and_seen(&crowd);
         prop_assert_eq!(said, seen);
     }
+}
+
+/// It has one waiting already, and of four lines that are longer half are taken to be ahead of its own.
+#[test]
+fn half_of_the_longer_lines_are_expected_to_come_first() {
+    let mut hall = Hall::new(Rules { size: 99, ..fair() });
+    hall.join(&["own"], 1, Priority::Normal);
+    for key in 2..6 {
+        hall.join(&["one", "another"], key, Priority::Normal);
+    }
+    let guest = Guest {
+        key: Key(1),
+        ..Guest::any(hall.begun)
+    };
+    let ahead = hall.queue.ahead_of(&guest, hall.begun);
+    assert_eq!(ahead.by_urgency, 5 + 2);
 }
 
 /// A guess, where the order depends on who else becomes due, or on which lines have their turn first.

@@ -187,6 +187,36 @@ mod tests {
         assert_eq!(group.take_many(6), [1, 0, 1, 1, 0, 1]);
     }
 
+    /// However great the weights are: what is noted of the rounds is bounded by what tells them apart.
+    #[test]
+    fn there_are_as_many_rounds_as_the_heaviest_has_turns() {
+        let entry = |index, weight| Entry {
+            index: BackendIndex(index),
+            weight,
+        };
+        assert_eq!(rounds(&[entry(1, 900), entry(0, 600)]), [2, 2, 1]);
+        assert_eq!(rounds(&[entry(0, 1000), entry(1, 1000)]), [2]);
+        assert_eq!(rounds(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_change_at_the_end_of_a_round_begins_none_anew() {
+        let mut group = group(&[2, 1]);
+        assert_eq!(group.take_many(2), [0, 1]);
+        group.replace(&[2, 1]);
+        assert_eq!(group.take_many(3), [0, 0, 1]);
+    }
+
+    #[test]
+    fn who_was_full_at_its_turn_waits_for_the_next_one() {
+        let mut group = group(&[3, 3, 1]);
+        assert_eq!(group.take_many(2), [0, 1]);
+        group.set_slots(&[9, 9, 0]);
+        assert_eq!(group.take(), Some(0), "the second round");
+        group.set_slots(&[9, 9, 9]);
+        assert_eq!(group.take_many(6), [1, 0, 1, 0, 1, 2]);
+    }
+
     #[test]
     fn a_full_heavy_backend_keeps_nobody_from_the_others() {
         let mut group = group(&[1000, 1, 1]);

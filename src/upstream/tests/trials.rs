@@ -1,0 +1,294 @@
+//! What brings a backend back that was taken out: connections where it refused them, else a request.
+
+use std::net::{SocketAddr, TcpListener};
+
+use pingora::ErrorType;
+
+use super::super::fixtures::{detecting, upstream};
+use super::changes::told_after;
+use super::*;
+use crate::address::Endpoint;
+use crate::policy::outlier::Misstep;
+
+/// The first backend is at an address of its own, where nobody listens.
+fn moved(upstream: &Upstream) -> SocketAddr {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = address.local_addr().unwrap();
+    upstream.backends()[0].locate(Ok(Endpoint::Ip(address)));
+    address
+}
+
+fn is_in(upstream: &Upstream) -> bool {
+    upstream.view().backends[0].is_eligible()
+}
+
+/// Waits until the first backend is back, for a minute at the most; how long that took.
+async fn until_back(upstream: &Upstream) -> Duration {
+    let begun = tokio::time::Instant::now();
+    while !is_in(upstream) && begun.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    begun.elapsed()
+}
+
+/// A paused clock goes on while a connection is being made, by a little.
+fn is_about(time: Duration, seconds: f64) -> bool {
+    (seconds..seconds + 0.4).contains(&time.as_secs_f64())
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_refuses_is_tried_less_and_less_often_until_it_accepts() {
+    let upstream = upstream(&[1, 1], 9);
+    let address = moved(&upstream);
+    let before = told_after(&upstream, 0).len();
+    refuse(&upstream, 0);
+    assert!(!is_in(&upstream));
+    // Trials at 0.5, 1.5 and 3.5 s; the next is at 7.5 s.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let _listener = TcpListener::bind(address).unwrap();
+    assert!(is_about(until_back(&upstream).await, 3.5));
+    let told = told_after(&upstream, before);
+    let expected = [
+        "backend_ejected 0 connection_refused 0.0",
+        "backend_reinstated 0",
+    ];
+    assert_eq!(told, expected);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told_after(&upstream, before), expected, "it is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_one_is_tried_each_half_second() {
+    let upstream = upstream(&[1], 9);
+    let address = moved(&upstream);
+    refuse(&upstream, 0);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let _listener = TcpListener::bind(address).unwrap();
+    assert!(until_back(&upstream).await < Duration::from_millis(900));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_by_the_reports_word_is_not_tried() {
+    let upstream = upstream(&[1, 1], 9);
+    let address = moved(&upstream);
+    refuse(&upstream, 0);
+    report(&upstream, &[false, true]);
+    report(&upstream, &[true, true]);
+    let before = told_after(&upstream, 0).len();
+    let listener = TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(listener.accept().is_err());
+    assert_eq!(told_after(&upstream, before), [""; 0]);
+}
+
+/// Ejected for errors, of which the last was this one; what it is out for a moment later.
+async fn out_for(misstep: Misstep, is_listening: bool) -> &'static str {
+    let upstream = upstream(&[1, 1], 9);
+    let address = moved(&upstream);
+    let _listener = is_listening.then(|| TcpListener::bind(address).unwrap());
+    let (index, cause) = (BackendIndex(0), Cause::ConsecutiveErrors);
+    upstream.eject(index, cause, Duration::ZERO, Some(misstep));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let view = upstream.view();
+    let why_not = view.backends[0].why_not.as_ref();
+    let word = why_not.map_or("", Ineligible::name);
+    if word == "refuses" {
+        let told = told_after(&upstream, 0);
+        let told = told.last().map(String::as_str);
+        assert_eq!(told, Some("backend_ejected 0 connection_refused 0.0"));
+    }
+    word
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_break_off_may_have_been_its_end() {
+    assert_eq!(out_for(Misstep::Reset, false).await, "refuses");
+    assert_eq!(out_for(Misstep::Reset, true).await, "ejected");
+    assert_eq!(out_for(Misstep::Overdue, false).await, "ejected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_fails_for_the_backends_fault_takes_it_out() {
+    let upstream = upstream(&[1, 1], 9);
+    let failed = |error| upstream.connect_failed(BackendIndex(0), &pingora::Error::new(error));
+    assert!(!failed(ErrorType::InternalError));
+    assert!(is_in(&upstream));
+    assert!(failed(ErrorType::ConnectNoRoute));
+    assert!(!is_in(&upstream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_breaks_fresh_connections_off_twice_in_a_row_is_out_unless_it_is_the_only_one() {
+    let two = upstream(&[1, 1], 9);
+    let backend = &two.backends()[0];
+    two.broke_off(BackendIndex(0));
+    backend.count_served(Instant::now(), false);
+    two.broke_off(BackendIndex(0));
+    assert!(is_in(&two), "it has answered in between");
+    two.broke_off(BackendIndex(0));
+    assert!(!is_in(&two));
+    let one = upstream(&[1], 9);
+    for _ in 0..5 {
+        one.broke_off(BackendIndex(0));
+    }
+    assert!(is_in(&one));
+}
+
+/// One whose rests are short, which has failed too many requests in a row.
+fn resting() -> Arc<Upstream> {
+    let like = upstream(&[1, 1], 9);
+    let mut params = like.params().clone();
+    params.outlier.base_ejection = Duration::from_millis(30);
+    let upstream = Upstream::new(params, Events::default());
+    report(&upstream, &[true, true]);
+    eject(&upstream);
+    upstream
+}
+
+/// The request by which the first backend is tried, once it has rested.
+async fn trial(upstream: &Arc<Upstream>) -> Lease {
+    let begun = Instant::now();
+    loop {
+        if let Arrival::Seated(lease) = upstream.arrive(repeatable())
+            && lease.index() == BackendIndex(0)
+        {
+            return lease;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "never tried");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn repeatable() -> Ask {
+    Ask::First(Guest {
+        is_repeatable: true,
+        ..Guest::any(Instant::now())
+    })
+}
+
+#[tokio::test]
+async fn after_its_rest_one_request_decides() {
+    let upstream = resting();
+    let before = told_after(&upstream, 0).len();
+    let lease = trial(&upstream).await;
+    assert!(!is_in(&upstream));
+    lease.went_well();
+    assert!(is_in(&upstream));
+    lease.went_well();
+    assert_eq!(told_after(&upstream, before), ["backend_reinstated 0"]);
+}
+
+#[tokio::test]
+async fn a_trial_that_fails_is_followed_by_another_rest() {
+    let upstream = resting();
+    let before = told_after(&upstream, 0).len();
+    let lease = trial(&upstream).await;
+    upstream.erred(&lease, Misstep::Overdue);
+    lease.went_well();
+    assert!(!is_in(&upstream), "it has decided already");
+    let told = told_after(&upstream, before);
+    assert!(told[0].starts_with("backend_ejected 0 consecutive_errors 0.0"));
+    drop(lease);
+    trial(&upstream).await.went_well();
+    assert!(is_in(&upstream));
+}
+
+/// Tends a backend that was taken out for errors, so long after that.
+fn tend(upstream: &Upstream, after: Duration) {
+    let mut slots = upstream.slots.lock();
+    let ejection = slots.accounts()[0].circuit.ejection().unwrap();
+    let now = upstream.made + ejection.since + after;
+    let params = &upstream.params.outlier;
+    slots.tend(BackendIndex(0), params, ejection.number, now);
+}
+
+/// Any number of backends may be out.
+fn all_may_be_out(rest: Duration, slots: &[u32]) -> Arc<Upstream> {
+    let params = OutlierParams {
+        max_ejection_percent: 100,
+        base_ejection: rest,
+        ..OutlierParams::default()
+    };
+    detecting(params, slots)
+}
+
+fn eject(upstream: &Arc<Upstream>) {
+    let (index, cause) = (BackendIndex(0), Cause::ConsecutiveErrors);
+    upstream.eject(index, cause, Duration::ZERO, Some(Misstep::Overdue));
+}
+
+#[tokio::test]
+async fn only_while_clients_wait_for_it_alone_is_its_rest_cut_short() {
+    for (slots, is_cut_short) in [(&[1][..], true), (&[1, 1], false)] {
+        let upstream = all_may_be_out(Duration::from_secs(10), slots);
+        eject(&upstream);
+        tend(&upstream, Duration::from_secs(1));
+        let outage = upstream.view().backends[0].outage.unwrap();
+        assert_eq!(outage.is_on_probation, is_cut_short);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_a_trial_is_one_for_the_budget_too() {
+    let upstream = all_may_be_out(Duration::ZERO, &[1, 1]);
+    eject(&upstream);
+    tend(&upstream, Duration::ZERO);
+    let requests = || upstream.slots.lock().requests();
+    let before = requests();
+    let lease = trial(&upstream).await;
+    assert_eq!(requests(), before + 1);
+    drop(lease);
+}
+
+#[tokio::test]
+async fn whom_it_failed_may_be_the_trial_of_the_only_one_there_is() {
+    let upstream = all_may_be_out(Duration::ZERO, &[1]);
+    let lease = seated(&upstream);
+    eject(&upstream);
+    let again = Ask::Again(lease.ticket(), Some(lease.index()));
+    drop(lease);
+    let Arrival::Waiting(mut turn) = upstream.arrive(again) else {
+        panic!("does not wait");
+    };
+    tend(&upstream, Duration::ZERO);
+    let Poll::Ready(Ok(lease)) = look(&mut turn) else {
+        panic!("not called");
+    };
+    lease.went_well();
+    assert!(is_in(&upstream));
+}
+
+#[tokio::test]
+async fn one_that_is_far_slower_than_the_others_is_taken_out_where_that_is_wanted() {
+    for factor in [Some(2.0), None] {
+        let params = OutlierParams {
+            latency_factor: factor,
+            min_requests: 1,
+            ..OutlierParams::default()
+        };
+        let upstream = detecting(params, &[1, 1, 1]);
+        let window = upstream.params.outlier.error_window;
+        for (index, millis) in [(0, 90), (1, 10), (2, 10), (2, 10)] {
+            let took = Duration::from_millis(millis);
+            upstream.count_first_byte(BackendIndex(index), took, upstream.made + window / 2);
+        }
+        assert!(is_in(&upstream));
+        let later = upstream.made + window * 2;
+        upstream.count_first_byte(BackendIndex(1), Duration::from_millis(10), later);
+        assert_eq!(is_in(&upstream), factor.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_says_nothing_new_of_a_backend_settles_none_of_its_errors() {
+    let upstream = upstream(&[9, 9], 9);
+    let errors_max = upstream.params.outlier.consecutive_errors.unwrap();
+    let lease = seated(&upstream);
+    for errors in 0..errors_max {
+        assert!(is_in(&upstream), "after {errors}");
+        upstream.erred(&lease, Misstep::Overdue);
+        report(&upstream, &[true, true]);
+    }
+    assert!(!is_in(&upstream));
+}
