@@ -253,8 +253,9 @@ impl Circuit {
         )
     }
 
-    /// Takes it out, for `wanted_rest` at the least where it rests at all. A refusal is news even of one that is out
-    /// for its errors: there is nobody to have a rest. `None`: it is out already.
+    /// Takes it out, for `wanted_rest` at the least where it rests at all. A refused connection is news even of one that
+    /// is out for its errors: there is nobody to have a rest. (One that is not answered in time may be a lost packet.)
+    /// `None`: it is out already.
     pub fn eject(
         &mut self,
         params: &OutlierParams,
@@ -264,7 +265,7 @@ impl Circuit {
     ) -> Option<Ejection> {
         let is_news = match self.ejection() {
             None => true,
-            Some(ejection) => cause.is_refusal() && ejection.until.is_some(),
+            Some(ejection) => cause == Cause::ConnectionRefused && ejection.until.is_some(),
         };
         if !is_news {
             return None;
@@ -392,11 +393,19 @@ impl Circuit {
         wanted_rest: Duration,
         now: Duration,
     ) -> Option<Ejection> {
-        if !self.is_under_way(number) {
+        let State::Probation {
+            ejection,
+            since,
+            trial,
+            ..
+        } = self.state
+        else {
+            return None;
+        };
+        if trial != Some(number) {
             return None;
         }
-        let ejection = self.ejection()?;
-        let is_early = ejection.until.is_none_or(|until| until > now);
+        let is_early = ejection.until.is_none_or(|until| until > since);
         let until = match is_early {
             true => ejection.until,
             false => Some(self.rest_until(params, wanted_rest, now)),

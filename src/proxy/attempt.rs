@@ -49,6 +49,7 @@ pub(super) fn note_upload(context: &Context) {
 /// When it is one too many.
 pub(super) fn interim(session: &mut Session, context: &mut Context) -> Result<()> {
     context.interim += 1;
+    context.work.as_mut().map(Work::interim);
     if context.interim > INTERIM_MAX {
         let problem = "too many interim answers";
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
@@ -67,13 +68,6 @@ pub(super) fn await_piece(session: &Session, context: &Context, now: Instant) {
         let due = now + upstream.params().timeouts.read;
         stream.set_deadline(due.into(), Awaited::ResponseBody);
     }
-}
-
-/// The backend has begun an answer that may have no end.
-pub(super) fn went_well(context: &Context) {
-    let work = context.work.as_ref().filter(|work| !work.has_erred());
-    work.and_then(Work::lease)
-        .inspect(|lease| lease.went_well());
 }
 
 /// The backend's last byte was read.
@@ -157,6 +151,7 @@ fn misstep(work: &Work, fault: &Fault) -> Option<Misstep> {
     match fault {
         Fault::InvalidResponse => Some(Misstep::Invalid),
         Fault::BadGateway if work.is_sent() && !work.is_stale() => Some(Misstep::Reset),
+        Fault::ReadTimeout if work.is_upgraded() => None,
         fault if fault.is_overdue() => Some(Misstep::Overdue),
         _ => None,
     }
@@ -170,20 +165,46 @@ pub(super) fn fault_of(session: &Session, context: &mut Context, error: &Error) 
         Some(Awaited::Response) => return Fault::RequestTimeout,
         Some(Awaited::ResponseBody) => return Fault::ReadTimeout,
         Some(Awaited::Abandoned) => {
-            // The busy limit is over, whatever the backend does.
-            context.work.as_mut().map(Work::done);
+            give_up_abandoned(context);
             return Fault::ClientGone;
         }
         Some(Awaited::Request) => return Fault::ClientGone,
         None => {}
     }
     if stream.is_some_and(ClientStream::has_departed) {
+        tell_of_abandoned(context, error);
         return Fault::ClientGone;
     }
     match error.esource() {
         ErrorSource::Downstream => fault_of_client(error.etype()),
         ErrorSource::Internal => Fault::Internal,
         ErrorSource::Upstream | ErrorSource::Unset => fault_of_backend(error),
+    }
+}
+
+/// The busy limit is over, whatever the backend does. A client's patience is no measure of the backend; its own limit
+/// is.
+fn give_up_abandoned(context: &mut Context) {
+    let since = context.record.sent.map(|sent| sent.elapsed());
+    let Some(work) = &mut context.work else {
+        return;
+    };
+    let limit = work
+        .lease()
+        .map(|lease| lease.upstream().params().timeouts.response_header);
+    if context.record.answered.is_none() && since >= limit {
+        work.erred(Misstep::Overdue);
+    }
+    work.done();
+}
+
+/// What a backend does counts, though the client that it does it to has left.
+fn tell_of_abandoned(context: &mut Context, error: &Error) {
+    if *error.esource() == ErrorSource::Upstream
+        && let Some(work) = &mut context.work
+        && let Some(misstep) = misstep(work, &fault_of_backend(error))
+    {
+        work.erred(misstep);
     }
 }
 

@@ -100,6 +100,11 @@ impl RequestBody {
         self.ended |= is_last;
     }
 
+    /// Whether any of it was passed on.
+    pub fn has_passed(&self) -> bool {
+        self.passed > 0
+    }
+
     /// Whether all of it was passed on.
     pub fn has_ended(&self) -> bool {
         self.ended

@@ -155,7 +155,10 @@ impl Context {
             lease.backend().count_served(now, has_erred);
             if !has_erred {
                 lease.went_well();
-                if let Some(answered) = self.record.answered {
+                // A client's upload is no time of the backend's.
+                if let Some(answered) = self.record.answered
+                    && !self.body.is_streamed()
+                {
                     lease
                         .upstream()
                         .count_first_byte(lease.index(), answered, now);

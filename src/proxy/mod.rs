@@ -38,7 +38,7 @@ use crate::explain::Explanations;
 use crate::health::FileState;
 use crate::metrics::{ProxyCounters, Words};
 use crate::policy::retry::{Denial, Reason};
-use crate::upstream::{BackendSocket, Upstream};
+use crate::upstream::{BackendSocket, Upstream, Work};
 
 use body::Budget;
 use concurrency::Concurrency;
@@ -189,7 +189,7 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         let lease = context.work.as_ref().and_then(|work| work.lease());
         let is_backends_fault =
-            lease.is_some_and(|lease| lease.upstream().connect_failed(lease.index(), &error));
+            lease.is_some_and(|lease| lease.upstream().connect_failed(lease, &error));
         let fault = if is_backends_fault && *error.etype() == ErrorType::ConnectTimedout {
             Fault::ConnectTimeout
         } else if is_backends_fault {
@@ -209,7 +209,7 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         is_reused: bool,
         _peer: &HttpPeer,
         _descriptor: std::os::unix::io::RawFd,
@@ -220,8 +220,7 @@ impl ProxyHttp for Proxy {
         let now = Instant::now();
         context.connected = now;
         let work = context.work.as_mut();
-        let repeatable = session.req_header().method.is_idempotent();
-        if work.is_some_and(|work| !work.connected(socket, !is_reused, repeatable, now)) {
+        if work.is_some_and(|work| !work.connected(socket, !is_reused, now)) {
             // Closed, or about to be, in the moment in which it was taken out of the pool. Nothing was sent.
             let problem = "a connection that is not kept any longer";
             return Err(Error::explain(ErrorType::ConnectionClosed, problem).into_in());
@@ -295,8 +294,9 @@ impl ProxyHttp for Proxy {
         }
         if let Some(work) = &mut context.work {
             work.answering();
-            if !context.body.has_ended() {
-                // What is still sent to it may be taken for a request.
+            let is_error = response.status.is_client_error() || response.status.is_server_error();
+            if !context.body.has_ended() || is_error && context.body.has_passed() {
+                // What it has not read, or is still to be sent, may be taken for a request.
                 work.spend_connection();
             }
         }
@@ -311,7 +311,7 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
-            attempt::went_well(context);
+            context.work.as_mut().map(Work::upgraded);
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             if headers::announces_body(&response.headers, length) {
                 // Some servers send it all the same.
@@ -325,7 +325,7 @@ impl ProxyHttp for Proxy {
         } else if !context.held.begin(length, &self.held) {
             // A stream may have no end: a client that leaves ends it, and a trial is decided by its header.
             stream.inspect(|stream| stream.serve_openly());
-            attempt::went_well(context);
+            context.work.as_mut().map(Work::went_well);
         }
         attempt::await_piece(session, context, now);
         Ok(())

@@ -145,16 +145,19 @@ impl Backend {
     /// Counts an attempt that it answered; `is_error`: with something that speaks against it.
     pub fn count_served(&self, now: Instant, is_error: bool) {
         self.sightings.note_served(now);
-        // They are 0 already, nearly always, and stay where every thread has them at hand.
-        if self.broken_off.load(Relaxed) != 0 {
-            self.broken_off.store(0, Relaxed);
-        }
         if is_error {
+            clear(&self.broken_off);
             self.served_errors.fetch_add(1, Relaxed);
-        } else if self.errors.load(Relaxed) != 0 {
-            self.errors.store(0, Relaxed);
+        } else {
+            self.end_run();
         }
         self.served.fetch_add(1, Relaxed);
+    }
+
+    /// It has begun a good answer: the next error is the first in a row.
+    pub(super) fn end_run(&self) {
+        clear(&self.broken_off);
+        clear(&self.errors);
     }
 
     /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
@@ -185,11 +188,19 @@ impl Backend {
         Some((cause, tally.wanted_rest()))
     }
 
-    /// It is out: what it has done until now is settled by that.
-    pub(super) fn settle_errors(&self) {
-        self.errors.store(0, Relaxed);
-        self.broken_off.store(0, Relaxed);
-        self.tally.lock().clear();
+    /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.
+    pub(super) fn settle_errors(&self, now: Instant) {
+        self.end_run();
+        let mut tally = self.tally.lock();
+        tally.clear();
+        self.sightings.note_settled(now);
+    }
+
+    /// Whether what becomes of a request that it was given then is settled.
+    pub(super) fn has_settled(&self, given: Instant) -> bool {
+        self.sightings
+            .settled()
+            .is_some_and(|settled| given < settled)
     }
 
     pub(super) fn sightings(&self) -> &Sightings {
@@ -209,6 +220,13 @@ impl Backend {
     /// When it last answered.
     pub fn last_served(&self) -> Option<Instant> {
         self.sightings.served()
+    }
+}
+
+/// It is 0 already, nearly always, and stays where every thread has it at hand.
+fn clear(count: &AtomicU32) {
+    if count.load(Relaxed) != 0 {
+        count.store(0, Relaxed);
     }
 }
 

@@ -21,6 +21,7 @@ pub struct LeaseWatch(Weak<Taken>);
 struct Taken {
     upstream: Arc<Upstream>,
     index: BackendIndex,
+    since: Instant,
     ticket: Ticket,
     is_abandoned: AtomicBool,
     /// The number of the trial that its request is, as long as that decides anything; 0: it is none.
@@ -34,6 +35,7 @@ impl Lease {
         Self(Arc::new(Taken {
             upstream,
             index,
+            since: now,
             ticket,
             is_abandoned: AtomicBool::new(false),
             trial: AtomicU32::new(trial.unwrap_or(0)),
@@ -63,6 +65,11 @@ impl Lease {
     /// Whose slot it is.
     pub fn backend(&self) -> &Backend {
         self.0.upstream.backend(self.0.index)
+    }
+
+    /// Since when.
+    pub(super) fn since(&self) -> Instant {
+        self.0.since
     }
 
     /// Where the backend belongs.

@@ -19,10 +19,14 @@ use crate::policy::outlier::{Cause, Ejection, Misstep};
 impl Upstream {
     /// A connection to the backend failed with `error`. If that was the backend's fault, takes it out at once and
     /// starts trials that bring it back; says whether it was. Needs a tokio runtime.
-    pub fn connect_failed(self: &Arc<Self>, index: BackendIndex, error: &Error) -> bool {
+    pub fn connect_failed(self: &Arc<Self>, lease: &Lease, error: &Error) -> bool {
         let is_backends_fault = connect::is_backends_fault(error);
         if is_backends_fault {
-            self.eject(index, connect::cause(error), Duration::ZERO, None);
+            let (index, cause) = (lease.index(), connect::cause(error));
+            self.eject(index, cause, Duration::ZERO, None);
+            if let Some(trial) = lease.take_trial() {
+                self.trial_failed(index, trial, Misstep::Reset, Instant::now());
+            }
         }
         is_backends_fault
     }
@@ -31,26 +35,24 @@ impl Upstream {
     /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
     /// is left. Needs a tokio runtime.
     pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
-        let again = self.backend(index).count_broken_off();
-        if again && self.is_other_eligible(index) {
-            self.eject(
-                index,
-                Cause::BrokenOff,
-                Duration::ZERO,
-                Some(Misstep::Reset),
-            );
+        if self.backend(index).count_broken_off() {
+            let misstep = Some(Misstep::Reset);
+            self.eject(index, Cause::BrokenOff, Duration::ZERO, misstep);
         }
     }
 
-    /// Something happened to a request that speaks against its backend. To be told once of each. Needs a tokio
-    /// runtime.
+    /// Something happened to a request that speaks against its backend. To be told once of each. What was sent before
+    /// the backend was out, or admitted anew, is settled by that. Needs a tokio runtime.
     pub fn erred(self: &Arc<Self>, lease: &Lease, misstep: Misstep) {
         let (index, now) = (lease.index(), Instant::now());
         let params = &self.params.outlier;
-        let too_many = self.backend(index).count_error(params, misstep, now);
         if let Some(trial) = lease.take_trial() {
-            self.trial_failed(index, trial, misstep, now);
-        } else if let Some((cause, wanted_rest)) = too_many {
+            return self.trial_failed(index, trial, misstep, now);
+        }
+        let backend = self.backend(index);
+        if !backend.has_settled(lease.since())
+            && let Some((cause, wanted_rest)) = backend.count_error(params, misstep, now)
+        {
             self.eject(index, cause, wanted_rest, Some(misstep));
         }
     }
@@ -83,7 +85,7 @@ impl Upstream {
         };
         self.backend(index).close_connections();
         wake(wakers);
-        self.backend(index).settle_errors();
+        self.backend(index).settle_errors(now);
         self.tell_ejection(index, &ejection, now);
         let may_be_gone = misstep == Some(Misstep::Reset);
         let upstream = self.clone();
@@ -97,9 +99,10 @@ impl Upstream {
 
     /// What those did before who are admitted anew is settled by that. `replaced` was in force until now.
     pub(super) fn settle_errors(&self, replaced: &Edition, terms: &[Terms]) {
+        let now = Instant::now();
         for ((backend, was), is) in self.backends.iter().zip(&replaced.terms).zip(terms) {
             if is.admitted && !was.admitted {
-                backend.settle_errors();
+                backend.settle_errors(now);
             }
         }
     }
@@ -109,7 +112,7 @@ impl Upstream {
         let trial = (trial, misstep.wanted_rest());
         let ejection = self.slots.lock().trial_failed(index, params, trial, now);
         if let Some(ejection) = ejection {
-            self.backend(index).settle_errors();
+            self.backend(index).settle_errors(now);
             self.tell_ejection(index, &ejection, now);
         }
     }
@@ -151,7 +154,7 @@ impl Upstream {
             return;
         };
         // What was under way when it was taken out may have failed since.
-        self.backend(index).settle_errors();
+        self.backend(index).settle_errors(Instant::now());
         self.events.publish(Event::BackendReinstated {
             upstream: self.params.name.clone(),
             backend: self.backend(index).name().clone(),

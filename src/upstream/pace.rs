@@ -70,11 +70,14 @@ impl Pace {
         slow.into_iter().map(BackendIndex).collect()
     }
 
-    /// What is added meanwhile may be lost or count in the next window.
+    /// What is added meanwhile may be lost or count in the next window. Of one that has had too few requests, they are
+    /// added up over several windows: whoever is slow has few.
     fn take_mean(&self, sum: &Sum) -> Option<Duration> {
+        if sum.count.load(Relaxed) < self.min_requests {
+            return None;
+        }
         let (micros, count) = (sum.micros.swap(0, Relaxed), sum.count.swap(0, Relaxed));
-        let mean = Duration::from_micros(micros.checked_div(count)?);
-        (count >= self.min_requests).then_some(mean)
+        micros.checked_div(count).map(Duration::from_micros)
     }
 }
 
@@ -119,6 +122,28 @@ mod tests {
             assert_eq!(note(2, millis(40), later), []);
         }
         assert_eq!(note(0, millis(10), later + WINDOW), []);
+    }
+
+    #[test]
+    fn who_is_so_slow_that_it_has_few_requests_is_judged_over_several_windows() {
+        let (mut now, millis) = (Instant::now(), Duration::from_millis);
+        let pace = pace(3, now);
+        let mut slow = Vec::new();
+        for _ in 0..4 {
+            for (index, took) in [
+                (0, 10),
+                (0, 10),
+                (0, 10),
+                (1, 10),
+                (1, 10),
+                (1, 10),
+                (2, 900),
+            ] {
+                slow.extend(pace.note(BackendIndex(index), millis(took), now));
+            }
+            now += WINDOW;
+        }
+        assert_eq!(slow, [BackendIndex(2)]);
     }
 
     #[test]

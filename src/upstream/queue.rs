@@ -223,22 +223,20 @@ impl<C> Queue<C> {
     /// its turn. A walk over all, which is rare: it is for the one trial of a backend that was out. `None`: there is
     /// none.
     pub(super) fn call_repeatable(&mut self, call: C) -> Option<Option<Waker>> {
-        let index = self.first_repeatable()?;
+        let first = self.repeatable().min_by_key(|(_, entry)| entry.joined);
+        let (index, _) = first?;
         Some(self.call_in_turn(index, call))
     }
 
-    fn first_repeatable(&self) -> Option<usize> {
-        let waiting = self
-            .entries
+    fn repeatable(&self) -> impl Iterator<Item = (usize, &Entry<C>)> {
+        self.entries
             .iter()
-            .filter(|(_, entry)| entry.is_repeatable && matches!(entry.state, State::Waiting(_)));
-        let first = waiting.min_by_key(|(_, entry)| entry.joined)?;
-        Some(first.0)
+            .filter(|(_, entry)| entry.is_repeatable && matches!(entry.state, State::Waiting(_)))
     }
 
     /// Whether there is one that [`Queue::call_repeatable`] would call.
     pub(super) fn has_repeatable(&self) -> bool {
-        self.first_repeatable().is_some()
+        self.repeatable().next().is_some()
     }
 
     fn call_in_turn(&mut self, index: usize, call: C) -> Option<Waker> {

@@ -24,6 +24,7 @@ pub(super) struct Sightings {
     served: Moment,
     failed: Moment,
     overdue: Moment,
+    settled: Moment,
 }
 
 /// What the proxy can testify of a backend: ages, because its clock is nobody else's.
@@ -58,6 +59,7 @@ impl Sightings {
             served: Moment::never(),
             failed: Moment::never(),
             overdue: Moment::never(),
+            settled: Moment::never(),
         }
     }
 
@@ -95,6 +97,16 @@ impl Sightings {
         if is_overdue {
             self.overdue.set(now);
         }
+    }
+
+    /// What happened to the requests that it has, or had, does not count any longer.
+    pub fn note_settled(&self, now: Instant) {
+        self.settled.set(self.stamp(now));
+    }
+
+    /// When that was so last.
+    pub fn settled(&self) -> Option<Instant> {
+        self.settled.get(self.made)
     }
 
     /// When it last sent the last byte of an answer.

@@ -105,12 +105,18 @@ impl BackendSocket {
     }
 
     /// A request is about to use it; `false` if it must not, because it is being closed, or should have been: it has
-    /// rested for `limit`, and who closes such connections is late.
+    /// rested for `limit`, and who closes such connections is late, or it must not serve another request.
     pub fn take(&self, limit: Duration, now: Instant) -> bool {
         let open = &*self.0;
-        let is_good =
-            |since| since == IN_USE || since != CLOSING && open.rested(since, now) < limit;
-        let take = |since| is_good(since).then_some(IN_USE);
+        let take = |since| {
+            let is_good = match since {
+                // It was made for this request.
+                IN_USE => true,
+                CLOSING => false,
+                since => open.rested(since, now) < limit && !open.is_over(),
+            };
+            is_good.then_some(IN_USE)
+        };
         open.rests_since
             .fetch_update(Relaxed, Relaxed, take)
             .is_ok()
@@ -122,7 +128,7 @@ impl BackendSocket {
         let open = &*self.0;
         // Whoever ends the era looks for resting connections afterwards, so one of the two sees it.
         open.rests_since.store(open.micros(now), SeqCst);
-        if open.is_spent.load(Relaxed) || open.era.is_over() {
+        if open.is_over() {
             open.close_if_resting();
         }
     }
@@ -135,6 +141,7 @@ impl BackendSocket {
     /// Tells the backend that nothing more will be sent: a server that keeps connections alive
     /// closes this one.
     pub fn finish(&self) {
+        self.serve_no_other();
         // Fails only where the backend has closed already.
         let _ = shutdown(self, Shutdown::Write);
     }
@@ -169,6 +176,11 @@ impl Open {
     fn micros(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.made).as_micros();
         u64::try_from(since).unwrap_or(0)
+    }
+
+    /// It must not serve another request.
+    fn is_over(&self) -> bool {
+        self.is_spent.load(Relaxed) || self.era.is_over()
     }
 
     fn rested(&self, since: u64, now: Instant) -> Duration {
@@ -296,6 +308,16 @@ mod tests {
     }
 
     #[test]
+    fn whose_era_is_over_is_not_used_though_nobody_has_closed_it_yet() {
+        let (socket, _backend) = connection();
+        socket.put_back(Instant::now());
+        assert!(is_taken(&socket));
+        socket.put_back(Instant::now());
+        Eras(socket.0.era.latest.clone()).end();
+        assert!(!is_taken(&socket));
+    }
+
+    #[test]
     fn what_may_serve_no_other_is_closed_when_it_is_done() {
         let (socket, mut backend) = connection();
         socket.serve_no_other();
@@ -307,7 +329,9 @@ mod tests {
     #[test]
     fn who_is_told_that_nothing_more_comes_can_still_answer() {
         let (socket, mut backend) = connection();
+        socket.put_back(Instant::now());
         socket.finish();
+        assert!(!is_taken(&socket), "nothing can be sent on it");
         assert_eq!(backend.read(&mut [0]).unwrap(), 0);
         backend.write_all(b"!").unwrap();
         let mut ours = socket.into_std().unwrap();

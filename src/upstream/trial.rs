@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::connect::{self, Connector};
 use super::{BackendIndex, Upstream, wake};
 use crate::policy::backoff;
-use crate::policy::outlier::{Ejection, Tending};
+use crate::policy::outlier::{Cause, Ejection, Tending};
 
 /// Looks after a backend until it is back, or its ejection ends otherwise (the report turned from sick to healthy, or
 /// it was ejected anew). `may_be_gone`: what broke its connections off may have been its end.
@@ -30,8 +30,8 @@ pub(super) async fn until_reinstated(
     }
     if may_be_gone
         && let Err(error) = connect(&upstream, index).await
-        && connect::is_backends_fault(&error)
-        && upstream.refuses(index, &ejection, connect::cause(&error))
+        && connect::cause(&error) == Cause::ConnectionRefused
+        && upstream.refuses(index, &ejection, Cause::ConnectionRefused)
     {
         return until_it_accepts(&upstream, index, ejection.number).await;
     }

@@ -65,6 +65,9 @@ pub struct Work {
     stage: Stage,
     /// Something of it speaks against the backend.
     has_erred: bool,
+    is_upgraded: bool,
+    /// There was an interim answer.
+    had_interim: bool,
     /// The system gave the connection up: nobody can tell when the backend lets go of it.
     is_cut_off: bool,
 }
@@ -78,6 +81,8 @@ impl Work {
             is_fresh: false,
             stage: Stage::Unsent,
             has_erred: false,
+            is_upgraded: false,
+            had_interim: false,
             is_cut_off: false,
         }
     }
@@ -92,6 +97,25 @@ impl Work {
         self.has_erred = true;
     }
 
+    /// The backend has begun an answer that may have no end.
+    pub fn went_well(&mut self) {
+        if let Some(lease) = self.lease.as_ref().filter(|_| !self.has_erred) {
+            lease.backend().end_run();
+            lease.went_well();
+        }
+    }
+
+    /// The connection speaks a protocol of its own from now on, in which silence means nothing.
+    pub fn upgraded(&mut self) {
+        self.is_upgraded = true;
+        self.went_well();
+    }
+
+    /// Whether the connection speaks a protocol of its own.
+    pub fn is_upgraded(&self) -> bool {
+        self.is_upgraded
+    }
+
     /// Whether something of it speaks against the backend.
     pub fn has_erred(&self) -> bool {
         self.has_erred
@@ -104,13 +128,13 @@ impl Work {
 
     /// The connection stands; it was made for this request, or had served others. `false` if it must not be used.
     ///
-    /// Of one that had served others Pingora has looked whether it has ended, but it sees no more than the runtime
-    /// has told it. So where a request can't be `repeatable`, the system is asked, which costs a call.
+    /// Of one that had served others Pingora has looked whether it has ended or has something unread, but it sees no
+    /// more than the runtime has told it. So the system is asked, which costs a call: the request might be lost, or what
+    /// is unread be taken for its answer.
     pub fn connected(
         &mut self,
         socket: Option<BackendSocket>,
         is_fresh: bool,
-        repeatable: bool,
         now: Instant,
     ) -> bool {
         if let (Some(socket), Some(lease)) = (&socket, &self.lease) {
@@ -119,7 +143,7 @@ impl Work {
                 lease.backend().close_late_connections(now);
                 return false;
             }
-            if !is_fresh && !repeatable && !is_silent(socket) {
+            if !is_fresh && !is_silent(socket) {
                 return false;
             }
         }
@@ -149,12 +173,17 @@ impl Work {
     }
 
     fn is_unanswered(&self) -> bool {
-        self.is_sent() && self.stage < Stage::Answering
+        self.is_sent() && self.stage < Stage::Answering && !self.had_interim
     }
 
     /// The backend has the whole request.
     pub fn sent(&mut self) {
         self.stage = self.stage.max(Stage::Sent);
+    }
+
+    /// The backend has sent an interim answer: it has the request, and is not done.
+    pub fn interim(&mut self) {
+        self.had_interim = true;
     }
 
     /// The backend has begun to answer.
@@ -188,7 +217,9 @@ impl Drop for Work {
         let (Some(lease), Some(socket)) = (self.lease.take(), self.socket.take()) else {
             return;
         };
-        let is_closed = is_closed(&socket);
+        let looked = peek(&socket);
+        let is_closed = is_end(looked);
+        self.is_cut_off |= looked == Err(Errno::TIMEDOUT);
         if self.stage == Stage::Unsent || is_closed && !self.is_cut_off {
             return;
         }
@@ -196,20 +227,20 @@ impl Drop for Work {
         if let Ok(runtime) = Handle::try_current() {
             lease.abandon();
             let socket = (!is_closed).then_some(socket);
-            runtime.spawn(keep(lease, socket, self.stage));
+            runtime.spawn(keep(lease, socket, (self.stage, self.had_interim)));
         }
     }
 }
 
 /// Holds the lease until the backend has let go of the connection; without one, for as long as it is believed
 /// to be at work.
-async fn keep(lease: Lease, socket: Option<BackendSocket>, stage: Stage) {
+async fn keep(lease: Lease, socket: Option<BackendSocket>, come: (Stage, bool)) {
     let limit = lease.upstream().params().busy_limit;
     let Some(socket) = socket else {
         return sleep(limit).await;
     };
     let let_go = async {
-        if let Err(error) = until_let_go(socket, stage, lease.backend()).await {
+        if let Err(error) = until_let_go(socket, come, lease.backend()).await {
             tracing::warn!(backend = %lease.backend().name(), %error, "an abandoned connection can't be watched");
             std::future::pending::<()>().await;
         }
@@ -217,9 +248,13 @@ async fn keep(lease: Lease, socket: Option<BackendSocket>, stage: Stage) {
     let _ = timeout(limit, let_go).await;
 }
 
-async fn until_let_go(socket: BackendSocket, stage: Stage, backend: &Backend) -> io::Result<()> {
+async fn until_let_go(
+    socket: BackendSocket,
+    (stage, had_interim): (Stage, bool),
+    backend: &Backend,
+) -> io::Result<()> {
     let mut stream = TcpStream::from_std(socket.into_std()?)?;
-    if stage == Stage::Sent && !has_answered(&stream) {
+    if stage == Stage::Sent && (had_interim || !has_answered(&stream)) {
         stream.readable().await?;
     }
     // Fails only where the backend has closed already.
@@ -246,6 +281,8 @@ async fn drain(stream: &mut TcpStream, backend: &Backend) -> Option<Duration> {
     let (mut bytes, mut last, mut longest_pause) = (0, begun, Duration::ZERO);
     while bytes <= DRAIN_BYTES_MAX && begun.elapsed() <= DRAIN_TIME_MAX {
         match stream.read(&mut buffer).await {
+            // The system gave it up (`timeouts.write`), and nobody can tell when the backend is done.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => std::future::pending().await,
             Ok(0) | Err(_) => return None,
             Ok(read) => bytes += read,
         }
@@ -256,9 +293,9 @@ async fn drain(stream: &mut TcpStream, backend: &Backend) -> Option<Duration> {
     Some(longest_pause)
 }
 
-/// Whether the backend has closed the connection and left nothing unread.
-fn is_closed(socket: &BackendSocket) -> bool {
-    match peek(socket) {
+/// Whether a look at a connection shows that the backend has closed it and left nothing unread.
+fn is_end(looked: Result<usize, Errno>) -> bool {
+    match looked {
         Ok(read) => read == 0,
         Err(Errno::AGAIN | Errno::INTR) => false,
         Err(_) => true,
@@ -301,7 +338,7 @@ mod tests {
         let (backend, _) = listener.accept().await.unwrap();
         let mut work = Work::new(lease);
         let socket = BackendSocket::new(socket.into(), Eras::default().now());
-        assert!(work.connected(Some(socket), true, false, Instant::now()));
+        assert!(work.connected(Some(socket), true, Instant::now()));
         (upstream, work, backend)
     }
 
@@ -348,7 +385,7 @@ mod tests {
         work.sending();
         drop(backend);
         let socket = work.socket.clone().unwrap();
-        while !is_closed(&socket) {
+        while !is_end(peek(&socket)) {
             sleep(Duration::from_millis(1)).await;
         }
         drop((socket, work));
@@ -371,18 +408,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_not_be_repeated_is_not_sent_to_who_has_spoken_or_closed() {
+    async fn nothing_is_sent_to_who_has_spoken_or_closed() {
         for is_closed in [true, false] {
             let (_upstream, mut work, mut backend) = work().await;
             let socket = work.socket.clone().unwrap();
-            assert!(work.connected(Some(socket.clone()), false, false, Instant::now()));
+            assert!(work.connected(Some(socket.clone()), false, Instant::now()));
             backend.write_all(b"HTTP/1.1 408").await.unwrap();
             let _backend = (!is_closed).then_some(backend);
             while is_silent(&socket) {
                 sleep(Duration::from_millis(1)).await;
             }
-            assert!(!work.connected(Some(socket.clone()), false, false, Instant::now()));
-            assert!(work.connected(Some(socket), false, true, Instant::now()));
+            assert!(!work.connected(Some(socket), false, Instant::now()));
         }
     }
 
@@ -392,7 +428,7 @@ mod tests {
         work.sending();
         drop(backend);
         let socket = work.socket.clone().unwrap();
-        while !is_closed(&socket) {
+        while !is_end(peek(&socket)) {
             sleep(Duration::from_millis(1)).await;
         }
         work.cut_off();

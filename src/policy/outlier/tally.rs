@@ -1,6 +1,5 @@
 //! When errors are too many, and a backend too slow.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{Cause, Misstep, OutlierParams};
@@ -77,18 +76,18 @@ impl Tally {
 /// Which of these, the slowest first, is slower than `factor` times the median of the others: mean times, `None` for those of which too
 /// little is known.
 pub fn slow(means: &[Option<Duration>], factor: f64) -> Vec<usize> {
-    let is_slow = |index: &usize| {
-        let others = means.iter().enumerate().filter(|(other, _)| other != index);
-        let mut peers: Vec<_> = others.filter_map(|(_, mean)| *mean).collect();
-        peers.sort_unstable();
-        let median = match peers.len() {
-            0 => return false,
-            // Of two in the middle the slower one.
-            count => peers[count / 2],
-        };
-        means[*index].is_some_and(|mean| mean.as_secs_f64() > median.as_secs_f64() * factor)
+    let known = means.iter().enumerate();
+    let mut known: Vec<_> = known
+        .filter_map(|(index, mean)| Some(((*mean)?, index)))
+        .collect();
+    known.sort_unstable();
+    let is_slow = |rank: usize, mean: Duration| {
+        // Of two in the middle the slower one; the place of who is judged is skipped.
+        let middle = (known.len() - 1) / 2;
+        let median = known.get(middle + usize::from(rank <= middle));
+        median.is_some_and(|(median, _)| mean.as_secs_f64() > median.as_secs_f64() * factor)
     };
-    let mut slow: Vec<_> = (0..means.len()).filter(is_slow).collect();
-    slow.sort_by_key(|index| Reverse(means[*index]));
-    slow
+    let ranked = known.iter().enumerate();
+    let slow = ranked.filter(|(rank, (mean, _))| is_slow(*rank, *mean));
+    slow.map(|(_, (_, index))| *index).rev().collect()
 }

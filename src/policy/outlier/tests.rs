@@ -146,6 +146,29 @@ fn nobody_else_makes_every_step_a_trial_and_early_ones_cost_no_longer_rest() {
 }
 
 #[test]
+fn an_early_trial_that_fails_late_costs_no_longer_rest_either() {
+    let mut case = Case::new();
+    case.is_alone = true;
+    case.eject(Cause::ConsecutiveErrors);
+    let until = case.circuit.ejection().unwrap().until;
+    case.rest();
+    let trial = case.circuit.begin_trial().unwrap();
+    case.now += 6 * BASE;
+    let failed = case
+        .circuit
+        .trial_failed(&case.params, trial, Duration::ZERO, case.now);
+    assert_eq!(failed.unwrap().until, until);
+}
+
+#[test]
+fn a_connection_that_is_not_answered_in_time_is_no_refusal_of_one_that_rests() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors).unwrap();
+    assert_eq!(case.eject(Cause::ConnectTimeout), None);
+    assert!(case.eject(Cause::ConnectionRefused).is_some());
+}
+
+#[test]
 fn anybody_may_be_the_trial_after_another_base_ejection() {
     let mut case = Case::new();
     case.eject(Cause::ConsecutiveErrors);

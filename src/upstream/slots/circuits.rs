@@ -17,7 +17,12 @@ impl Slots {
         (cause, wanted_rest): (Cause, Duration),
         now: Instant,
     ) -> Option<(Ejection, Vec<Waker>)> {
-        if !cause.is_unbounded() && !self.may_eject(index, params) {
+        let may_eject = match cause {
+            // The last one that is left may serve some.
+            Cause::BrokenOff => self.is_other_eligible(index),
+            cause => cause.is_unbounded() || self.may_eject(index, params),
+        };
+        if !may_eject {
             return None;
         }
         let age = self.age(now);

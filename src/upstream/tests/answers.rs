@@ -149,7 +149,7 @@ fn how_far_a_request_has_come() {
     let upstream = upstream(&[2], 9);
     for is_fresh in [true, false] {
         let mut work = Work::new(seated(&upstream));
-        assert!(work.connected(None, is_fresh, false, Instant::now()));
+        assert!(work.connected(None, is_fresh, Instant::now()));
         // Sent; gave no answer on a connection of its own; on one that had served others.
         let seen = |work: &Work| {
             [
@@ -159,6 +159,12 @@ fn how_far_a_request_has_come() {
             ]
         };
         assert_eq!(seen(&work), [false; 3]);
+        let mut other = Work::new(seated(&upstream));
+        assert!(other.connected(None, is_fresh, Instant::now()));
+        other.sending();
+        other.interim();
+        assert_eq!(seen(&other), [true, false, false], "it has spoken");
+        drop(other);
         work.sending();
         assert_eq!(seen(&work), [true, is_fresh, !is_fresh]);
         work.sent();

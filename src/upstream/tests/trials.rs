@@ -111,7 +111,11 @@ async fn connections_that_break_off_may_have_been_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_fails_for_the_backends_fault_takes_it_out() {
     let upstream = upstream(&[1, 1], 9);
-    let failed = |error| upstream.connect_failed(BackendIndex(0), &pingora::Error::new(error));
+    let Arrival::Seated(lease) = upstream.arrive(first()) else {
+        panic!("no slot");
+    };
+    assert_eq!(lease.index(), BackendIndex(0));
+    let failed = |error| upstream.connect_failed(&lease, &pingora::Error::new(error));
     assert!(!failed(ErrorType::InternalError));
     assert!(is_in(&upstream));
     assert!(failed(ErrorType::ConnectNoRoute));
@@ -177,6 +181,56 @@ async fn after_its_rest_one_request_decides() {
     assert!(is_in(&upstream));
     lease.went_well();
     assert_eq!(told_after(&upstream, before), ["backend_reinstated 0"]);
+}
+
+#[tokio::test]
+async fn a_trial_that_finds_no_connection_is_followed_by_another_rest() {
+    let upstream = resting();
+    let before = told_after(&upstream, 0).len();
+    let lease = trial(&upstream).await;
+    let late = pingora::Error::new(ErrorType::ConnectTimedout);
+    assert!(upstream.connect_failed(&lease, &late));
+    let told = told_after(&upstream, before);
+    assert!(told[0].starts_with("backend_ejected 0 consecutive_errors"));
+    drop(lease);
+    trial(&upstream).await.went_well();
+    assert!(is_in(&upstream));
+}
+
+#[tokio::test]
+async fn what_was_sent_before_it_was_out_does_not_count_when_it_is_back() {
+    let upstream = upstream(&[9, 9], 9);
+    let leases: Vec<_> = (0..12)
+        .filter_map(|_| match upstream.arrive(repeatable()) {
+            Arrival::Seated(lease) => Some(lease),
+            _ => None,
+        })
+        .collect();
+    let of_first = || {
+        leases
+            .iter()
+            .filter(|lease| lease.index() == BackendIndex(0))
+    };
+    assert_eq!(of_first().count(), 6);
+    eject(&upstream);
+    upstream.reinstate(BackendIndex(0), 1);
+    assert!(is_in(&upstream));
+    of_first().for_each(|lease| upstream.erred(lease, Misstep::Overdue));
+    assert!(is_in(&upstream));
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_well_ends_a_run_of_errors() {
+    let upstream = upstream(&[9], 9);
+    let seated = || match upstream.arrive(repeatable()) {
+        Arrival::Seated(lease) => lease,
+        _ => panic!("no slot"),
+    };
+    let backend = &upstream.backends()[0];
+    assert!(!backend.count_broken_off());
+    Work::new(seated()).went_well();
+    assert!(!backend.count_broken_off(), "the first in a row again");
+    assert!(backend.count_broken_off());
 }
 
 #[tokio::test]

@@ -262,6 +262,11 @@ async fn after_an_invalid_answer_a_get_is_served_elsewhere_and_a_post_is_not_sen
             "maitred.upstreams.web.retry",
             json!({ "budget_percent": 100 }),
         )
+        // Here it is wanted.
+        .key(
+            "maitred.upstreams.web.outlier_detection.max_ejection_percent",
+            0,
+        )
         .json_access_log();
     let lb = lb.start().await;
     let tally = load(lb.address()).clients(4).requests_each(250).run().await;
