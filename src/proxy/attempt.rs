@@ -151,7 +151,6 @@ fn misstep(work: &Work, fault: &Fault) -> Option<Misstep> {
     match fault {
         Fault::InvalidResponse => Some(Misstep::Invalid),
         Fault::BadGateway if work.is_sent() && !work.is_stale() => Some(Misstep::Reset),
-        Fault::ReadTimeout if work.is_upgraded() => None,
         fault if fault.is_overdue() => Some(Misstep::Overdue),
         _ => None,
     }

@@ -311,7 +311,7 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
-            context.work.as_mut().map(Work::upgraded);
+            context.work.as_mut().map(Work::went_well);
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             if headers::announces_body(&response.headers, length) {
                 // Some servers send it all the same.

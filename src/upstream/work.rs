@@ -65,7 +65,6 @@ pub struct Work {
     stage: Stage,
     /// Something of it speaks against the backend.
     has_erred: bool,
-    is_upgraded: bool,
     /// There was an interim answer.
     had_interim: bool,
     /// The system gave the connection up: nobody can tell when the backend lets go of it.
@@ -81,7 +80,6 @@ impl Work {
             is_fresh: false,
             stage: Stage::Unsent,
             has_erred: false,
-            is_upgraded: false,
             had_interim: false,
             is_cut_off: false,
         }
@@ -103,17 +101,6 @@ impl Work {
             lease.backend().end_run();
             lease.went_well();
         }
-    }
-
-    /// The connection speaks a protocol of its own from now on, in which silence means nothing.
-    pub fn upgraded(&mut self) {
-        self.is_upgraded = true;
-        self.went_well();
-    }
-
-    /// Whether the connection speaks a protocol of its own.
-    pub fn is_upgraded(&self) -> bool {
-        self.is_upgraded
     }
 
     /// Whether something of it speaks against the backend.

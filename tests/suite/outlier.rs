@@ -195,30 +195,6 @@ async fn a_client_that_leaves_takes_nobody_out() {
     assert_eq!(history(&lb, "a").await, []);
 }
 
-/// Such as a WebSocket on which nobody has anything to say.
-#[tokio::test]
-async fn an_upgraded_connection_that_is_silent_takes_nobody_out() {
-    let quiet = backend("quiet").upgrades("").takes(20.millis());
-    let quiet = quiet.start().await;
-    let other = backend("other").start().await;
-    let lb = detecting([&quiet, &other], strict())
-        .key("maitred.upstreams.web.timeouts.read", "100ms")
-        .busy_limit(200.millis())
-        .start()
-        .await;
-    let upgrade = get("/home")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket");
-    for _ in 0..6 {
-        let mut client = lb.connect().await;
-        client.ask(&upgrade).await.unwrap();
-        client.read_until_closed().await;
-        quiet.release(1);
-    }
-    assert!(quiet.begun() >= 3, "it was asked");
-    assert!(!is_out(&lb, "quiet").await);
-}
-
 /// Its own limit says how long a backend may take, and not how long its clients have waited.
 #[tokio::test]
 async fn a_backend_that_hangs_is_out_though_its_clients_have_left_before() {

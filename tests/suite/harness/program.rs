@@ -84,6 +84,17 @@ impl Program {
     /// SIGSTOP to it and its children: they stand still until [`Program::thaw_family`].
     pub fn freeze_family(&self) {
         self.signal_family(Signal::STOP);
+        // On another core it may run on for a moment.
+        while !self.is_stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether it stands still, or is no more.
+    fn is_stopped(&self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let is_one = |state: String| state.contains(") T ") || state.contains(") Z ");
+        state.map_or(true, is_one)
     }
 
     /// SIGCONT to it and its children.
