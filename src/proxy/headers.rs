@@ -294,6 +294,12 @@ pub(super) fn has_no_body(
         || content_length == Some(0)
 }
 
+/// Whether an answer is a stream of events, which is not meant to end.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+}
+
 /// Whether an answer that ends with its header says that it has a body.
 pub(super) fn announces_body(headers: &HeaderMap, content_length: Option<usize>) -> bool {
     content_length.is_some_and(|length| length > 0)
@@ -373,6 +379,19 @@ mod tests {
 
     fn request(target: &str) -> RequestHeader {
         RequestHeader::build("GET", target.as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn a_stream_of_events_is_known_by_its_type() {
+        for (kind, is_one) in [
+            ("text/event-stream; charset=utf-8", true),
+            ("text/html", false),
+        ] {
+            let mut response = ResponseHeader::build(200, None).unwrap();
+            assert!(!is_event_stream(&response.headers));
+            response.insert_header("Content-Type", kind).unwrap();
+            assert_eq!(is_event_stream(&response.headers), is_one);
+        }
     }
 
     #[test]

@@ -323,9 +323,11 @@ impl ProxyHttp for Proxy {
             attempt::end_work(session, context);
             return Ok(());
         } else if !context.held.begin(length, &self.held) {
-            // A stream may have no end: a client that leaves ends it, and a trial is decided by its header.
+            // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
-            context.work.as_mut().map(Work::went_well);
+            if headers::is_event_stream(&response.headers) {
+                context.work.as_mut().map(Work::went_well);
+            }
         }
         attempt::await_piece(session, context, now);
         Ok(())

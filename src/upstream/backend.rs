@@ -145,19 +145,19 @@ impl Backend {
     /// Counts an attempt that it answered; `is_error`: with something that speaks against it.
     pub fn count_served(&self, now: Instant, is_error: bool) {
         self.sightings.note_served(now);
+        self.note_begun();
         if is_error {
-            clear(&self.broken_off);
             self.served_errors.fetch_add(1, Relaxed);
         } else {
-            self.end_run();
+            clear(&self.errors);
         }
         self.served.fetch_add(1, Relaxed);
     }
 
-    /// It has begun a good answer: the next error is the first in a row.
-    pub(super) fn end_run(&self) {
+    /// It has begun an answer: the next connection that breaks off is the first in a row. (Whether the answer is an
+    /// error shows at its end.)
+    pub(super) fn note_begun(&self) {
         clear(&self.broken_off);
-        clear(&self.errors);
     }
 
     /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
@@ -190,7 +190,8 @@ impl Backend {
 
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.
     pub(super) fn settle_errors(&self, now: Instant) {
-        self.end_run();
+        clear(&self.broken_off);
+        clear(&self.errors);
         let mut tally = self.tally.lock();
         tally.clear();
         self.sightings.note_settled(now);

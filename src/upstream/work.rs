@@ -95,10 +95,10 @@ impl Work {
         self.has_erred = true;
     }
 
-    /// The backend has begun an answer that may have no end.
+    /// The backend has begun an answer that is not meant to end.
     pub fn went_well(&mut self) {
         if let Some(lease) = self.lease.as_ref().filter(|_| !self.has_erred) {
-            lease.backend().end_run();
+            lease.backend().note_begun();
             lease.went_well();
         }
     }

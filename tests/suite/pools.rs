@@ -295,7 +295,7 @@ async fn it_costs_no_post_where_the_proxy_closes_them_earlier() {
 async fn stale_connections_cost_nothing_of_ten_thousand() {
     let (failed, closed) = stale(get("/home"), (50.millis(), 60.secs()), 10_000).await;
     assert_eq!(failed, 0);
-    assert!(closed > 200, "{closed}");
+    assert!(closed > 20, "{closed}");
     let pay = post("/home").body(Vec::new());
     assert_eq!(stale(pay, (50.millis(), 20.millis()), 10_000).await.0, 0);
 }

@@ -220,7 +220,7 @@ async fn what_was_sent_before_it_was_out_does_not_count_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_well_ends_a_run_of_errors() {
+async fn an_answer_that_has_begun_ends_a_run_of_connections_that_break_off() {
     let upstream = upstream(&[9], 9);
     let seated = || match upstream.arrive(repeatable()) {
         Arrival::Seated(lease) => lease,
