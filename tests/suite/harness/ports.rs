@@ -6,21 +6,25 @@
 //! not be opened again.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 const FIRST: u16 = 10_000;
 const END: u16 = 30_000;
-/// More than one run of all tests needs.
 const BLOCK: u16 = 2_000;
 
-/// The ports of this process. Several test processes may run at once: each holds the first port of
-/// its block for as long as it lives, and no other touches the rest.
-static OURS: LazyLock<(TcpListener, u16)> = LazyLock::new(|| {
-    (FIRST..END)
-        .step_by(BLOCK.into())
-        .find_map(|first| Some((listen(first)?, first)))
-        .expect("a block of ports that no other test process holds")
+/// Several test processes may run at once: each holds the first port of its blocks for as long as
+/// it lives, and no other touches the rest.
+struct Blocks {
+    held: Vec<TcpListener>,
+    next: u16,
+    end: u16,
+}
+
+/// The ports of this process, and the ones that it has not given out yet.
+static OURS: Mutex<Blocks> = Mutex::new(Blocks {
+    held: Vec::new(),
+    next: 0,
+    end: 0,
 });
 
 /// A port of 127.0.0.1 that was free a moment ago and is not given out again by this process.
@@ -30,14 +34,35 @@ pub fn free_port() -> u16 {
 
 /// The first of `count` ports in a row, each as [`free_port`] has it.
 pub fn consecutive_ports(count: u16) -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(1);
+    assert!(count < BLOCK, "{count} ports in a row: a block has {BLOCK}");
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let taken = TAKEN.fetch_add(count, Ordering::Relaxed);
-        assert!(taken + count <= BLOCK, "all {BLOCK} ports were given out");
-        let base = OURS.1 + taken;
+        let base = ours.take(count);
         if (base..base + count).all(|port| listen(port).is_some()) {
             return base;
         }
+    }
+}
+
+impl Blocks {
+    fn take(&mut self, count: u16) -> u16 {
+        if self.next + count > self.end {
+            self.hold_another();
+        }
+        let base = self.next;
+        self.next += count;
+        base
+    }
+
+    /// What is left of the last block stays unused.
+    fn hold_another(&mut self) {
+        let (first, listener) = (FIRST..END)
+            .step_by(BLOCK.into())
+            .find_map(|first| Some((first, listen(first)?)))
+            .expect("a block of ports that no test process holds");
+        self.held.push(listener);
+        self.next = first + 1;
+        self.end = first + BLOCK;
     }
 }
 
