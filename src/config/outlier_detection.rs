@@ -10,7 +10,8 @@ use super::section::Section;
 /// The longest rest, unless the first one is longer.
 const LONGEST: Duration = Duration::from_secs(300);
 
-pub(super) fn read(mut section: Section<'_>) -> OutlierParams {
+/// `response_header`: how long a backend may take to answer.
+pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> OutlierParams {
     let consecutive_errors = section.value(
         "consecutive_errors",
         "5",
@@ -75,6 +76,8 @@ pub(super) fn read(mut section: Section<'_>) -> OutlierParams {
         base_ejection,
         max_ejection: longest,
         max_ejection_percent,
+        // Of which the trial of a backend that hangs has one half, so that it decides.
+        longest_trial: response_header.saturating_mul(2),
     }
 }
 

@@ -61,7 +61,8 @@ fn upstream(name: &str, mut section: Section<'_>, taken: &mut Taken<'_>) -> Opti
     let queue = queue::read(section.section("queue"));
     let timeouts = timeouts(section.section("timeouts"));
     let retry = retry::read(section.section("retry"));
-    let outlier = outlier_detection::read(section.section("outlier_detection"));
+    let outlier = section.section("outlier_detection");
+    let outlier = outlier_detection::read(outlier, timeouts.response_header);
     let keepalive = section.value(
         "keepalive",
         "on",

@@ -27,7 +27,7 @@ mod tests;
 
 use std::time::Duration;
 
-use super::backoff::STEP;
+use super::backoff::{self, STEP};
 
 pub use tally::{Tally, slow};
 
@@ -50,6 +50,8 @@ pub struct OutlierParams {
     pub max_ejection: Duration,
     /// Of 100 admitted backends, how many may be out for their errors or for being slow.
     pub max_ejection_percent: u32,
+    /// A trial that takes longer decides nothing; more than a backend may take to answer.
+    pub longest_trial: Duration,
 }
 
 impl Default for OutlierParams {
@@ -63,6 +65,7 @@ impl Default for OutlierParams {
             base_ejection: Duration::from_secs(10),
             max_ejection: Duration::from_secs(300),
             max_ejection_percent: 50,
+            longest_trial: Duration::from_secs(120),
         }
     }
 }
@@ -179,10 +182,17 @@ enum State {
         ejection: Ejection,
         since: Duration,
         /// The trial under way.
-        trial: Option<u32>,
+        trial: Option<Trial>,
         /// Nobody has come whose request may be repeated: anybody's will do.
         takes_any: bool,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trial {
+    number: u32,
+    /// When it was first seen under way.
+    seen: Option<Duration>,
 }
 
 /// Whether one backend may have requests, and why not.
@@ -193,6 +203,10 @@ pub struct Circuit {
     streak: u32,
     /// When it was closed last.
     well_since: Duration,
+    /// All others were seen to fail while it was out: it is no outlier, and may be well as soon as they are.
+    has_company: bool,
+    /// How often it was tried early since they are well.
+    early_trials: u32,
     /// How many ejections and trials there were.
     ejections: u32,
     trials: u32,
@@ -214,6 +228,8 @@ impl Circuit {
             state: State::Closed,
             streak: 0,
             well_since: now,
+            has_company: false,
+            early_trials: 0,
             ejections: 0,
             trials: 0,
         }
@@ -321,13 +337,15 @@ impl Circuit {
         }
     }
 
-    /// Time has passed since this ejection. `is_alone`: nobody else may have requests, so clients wait for exactly
-    /// this backend, and every short step is a trial.
+    /// Time has passed since this ejection. While nobody else is well (nobody else may have requests, so that clients
+    /// wait for exactly this backend, or all others fail them as well), every short step is a trial; once somebody is
+    /// again, trials come less and less often, until the rest is over. One that takes longer than any backend may (its client is slow to
+    /// send it, or to take the answer) decides nothing any more, and another may be one beside it.
     pub fn tend(
         &mut self,
         params: &OutlierParams,
         number: u32,
-        is_alone: bool,
+        is_other_well: bool,
         now: Duration,
     ) -> Tending {
         match &mut self.state {
@@ -337,8 +355,8 @@ impl Circuit {
                     return Tending::Over;
                 };
                 let left = until.saturating_sub(now);
-                let is_early = is_alone && now.saturating_sub(ejection.since) >= STEP;
-                if left.is_zero() || is_early {
+                let rested = now.saturating_sub(ejection.since);
+                if left.is_zero() || self.is_tried_early(rested, is_other_well) {
                     self.state = State::Probation {
                         ejection,
                         since: now,
@@ -352,9 +370,14 @@ impl Circuit {
             State::Probation {
                 ejection,
                 since,
+                trial,
                 takes_any,
-                ..
             } if ejection.number == number => {
+                if let Some(Trial { seen, .. }) = trial
+                    && now.saturating_sub(*seen.get_or_insert(now)) >= params.longest_trial
+                {
+                    *trial = None;
+                }
                 let left = (*since + params.base_ejection).saturating_sub(now);
                 *takes_any |= left.is_zero();
                 Tending::Look(if left.is_zero() { STEP } else { left.min(STEP) })
@@ -363,13 +386,27 @@ impl Circuit {
         }
     }
 
+    fn is_tried_early(&mut self, rested: Duration, is_other_well: bool) -> bool {
+        if !is_other_well {
+            self.has_company = true;
+            self.early_trials = 0;
+            return rested >= STEP;
+        }
+        let is_due = self.has_company && rested >= STEP * backoff::steps_before(self.early_trials);
+        self.early_trials += u32::from(is_due);
+        is_due
+    }
+
     /// A request is sent to it; its number. `None`: it is not on probation, or has one.
     pub fn begin_trial(&mut self) -> Option<u32> {
         match &mut self.state {
             State::Probation { trial, .. } if trial.is_none() => {
                 self.trials += 1;
-                *trial = Some(self.trials);
-                *trial
+                *trial = Some(Trial {
+                    number: self.trials,
+                    seen: None,
+                });
+                Some(self.trials)
             }
             _ => None,
         }
@@ -402,7 +439,7 @@ impl Circuit {
         else {
             return None;
         };
-        if trial != Some(number) {
+        if trial.is_none_or(|trial| trial.number != number) {
             return None;
         }
         let is_early = ejection.until.is_none_or(|until| until > since);
@@ -426,7 +463,7 @@ impl Circuit {
     }
 
     fn is_under_way(&self, number: u32) -> bool {
-        matches!(self.state, State::Probation { trial, .. } if trial == Some(number))
+        matches!(self.state, State::Probation { trial: Some(trial), .. } if trial.number == number)
     }
 
     /// It accepts connections: it is back, if it is out by this ejection still.
@@ -444,5 +481,7 @@ impl Circuit {
     pub fn close(&mut self, now: Duration) {
         self.state = State::Closed;
         self.well_since = now;
+        self.has_company = false;
+        self.early_trials = 0;
     }
 }

@@ -5,7 +5,7 @@
 //! request asks for another slot, or it can queue behind itself.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -79,6 +79,11 @@ pub(super) fn end_work(session: &Session, context: &mut Context) {
     }
 }
 
+/// How often a request may have met a connection that had ended before, and within what time that shows: after that it
+/// is the request that the backend breaks off, as it would on any connection.
+const STALE_MAX: u32 = 2;
+const STALE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Ends a failed attempt: tells why, gives the lease back (now, or when the backend has let go)
 /// and decides whether there is another.
 pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) -> bool {
@@ -99,30 +104,41 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         Fault::WriteTimeout => work.cut_off(),
         _ => {}
     }
-    tell(&mut work, &fault);
+    let is_stale = fault == Fault::BadGateway && is_stale(context, &work);
+    context.record.stale += u32::from(is_stale);
+    if fault.is_backends() {
+        tell(context, &mut work, &fault, is_stale);
+    }
     let turned_down = context.turned_down.take();
     explaining::failed(context, turned_down.map_or(fault.code(), Reason::word));
-    // Each such connection is gone now, so they are as few as the pool is small.
-    context.record.stale += u32::from(fault == Fault::BadGateway && work.is_stale());
     let is_again = match turned_down {
         // That was decided when its answer came.
         Some(_) if fault == Fault::BadGateway => true,
-        _ => reason(&fault, &work).is_some_and(|reason| {
+        _ => reason(&fault, &work, is_stale).is_some_and(|reason| {
             let failure = Failure::new(reason, work.is_sent());
             retrying::decide(session, context, failure)
         }),
     };
-    if !is_again {
-        context.fault = Some(fault);
+    if fault == Fault::ClientGone {
+        work.ended_by_client(Instant::now());
     }
+    // Until there is another attempt: Pingora may not make it.
+    context.fault = Some(fault);
     is_again
 }
 
+/// Whether the connection had ended before the request was sent.
+fn is_stale(context: &Context, work: &Work) -> bool {
+    work.is_stale()
+        && context.record.stale < STALE_MAX
+        && context.connected.elapsed() < STALE_TIME_MAX
+}
+
 /// As what it counts where it might be made again.
-fn reason(fault: &Fault, work: &Work) -> Option<Reason> {
+fn reason(fault: &Fault, work: &Work, is_stale: bool) -> Option<Reason> {
     match fault {
         Fault::Internal => Some(Reason::Shortage),
-        Fault::BadGateway if work.is_stale() => Some(Reason::Stale),
+        Fault::BadGateway if is_stale => Some(Reason::Stale),
         Fault::BadGateway | Fault::WriteTimeout if work.is_sent() => Some(Reason::Reset),
         Fault::BadGateway | Fault::ConnectTimeout => Some(Reason::ConnectFailure),
         Fault::InvalidResponse => Some(Reason::InvalidResponse),
@@ -131,26 +147,30 @@ fn reason(fault: &Fault, work: &Work) -> Option<Reason> {
     }
 }
 
-/// What a failed attempt says about its backend.
-fn tell(work: &mut Work, fault: &Fault) {
-    let Some(lease) = work.lease().filter(|_| fault.is_backends()) else {
+/// What a failed attempt says about its backend. A request that breaks off one connection after the other says
+/// something of itself: one that crashes whoever serves it must not take them all out.
+fn tell(context: &mut Context, work: &mut Work, fault: &Fault, is_stale: bool) {
+    let Some(lease) = work.lease() else {
         return;
     };
     lease
         .backend()
         .count_failed(Instant::now(), fault.is_overdue());
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
-        lease.upstream().broke_off(lease.index());
+        if !context.has_broken_off {
+            lease.upstream().broke_off(lease.index());
+        }
+        context.has_broken_off = true;
     }
-    misstep(work, fault).inspect(|misstep| work.erred(*misstep));
+    misstep(work, fault, is_stale).inspect(|misstep| work.erred(*misstep));
 }
 
 /// What the backend did wrong. That it accepts no connection was told already, and a connection that it had ended
 /// before is its good right.
-fn misstep(work: &Work, fault: &Fault) -> Option<Misstep> {
+fn misstep(work: &Work, fault: &Fault, is_stale: bool) -> Option<Misstep> {
     match fault {
         Fault::InvalidResponse => Some(Misstep::Invalid),
-        Fault::BadGateway if work.is_sent() && !work.is_stale() => Some(Misstep::Reset),
+        Fault::BadGateway if work.is_sent() && !is_stale => Some(Misstep::Reset),
         fault if fault.is_overdue() => Some(Misstep::Overdue),
         _ => None,
     }
@@ -199,9 +219,12 @@ fn give_up_abandoned(context: &mut Context) {
 
 /// What a backend does counts, though the client that it does it to has left.
 fn tell_of_abandoned(context: &mut Context, error: &Error) {
-    if *error.esource() == ErrorSource::Upstream
-        && let Some(work) = &mut context.work
-        && let Some(misstep) = misstep(work, &fault_of_backend(error))
+    if *error.esource() != ErrorSource::Upstream {
+        return;
+    }
+    let is_stale = (context.work.as_ref()).is_some_and(|work| is_stale(context, work));
+    if let Some(work) = &mut context.work
+        && let Some(misstep) = misstep(work, &fault_of_backend(error), is_stale)
     {
         work.erred(misstep);
     }

@@ -50,7 +50,9 @@ pub struct Context {
     pub(super) held: HeldResponse,
     /// How many interim answers the attempt had.
     pub(super) interim: u32,
-    /// Why the proxy answered by itself.
+    /// A backend broke off a fresh connection on which this request was sent.
+    pub(super) has_broken_off: bool,
+    /// Why the proxy answered by itself, or would if the last attempt was the last.
     pub(super) fault: Option<Fault>,
     /// The last attempt failed for want of something of the proxy's own.
     pub(super) is_short: bool,
@@ -105,6 +107,7 @@ impl Context {
             body: RequestBody::default(),
             held: HeldResponse::default(),
             interim: 0,
+            has_broken_off: false,
             fault: None,
             is_short: false,
             record: Record::default(),

@@ -162,6 +162,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        context.fault = None;
         if context.work.is_none()
             && let Err(fault) = self.seat_again(session, context).await
         {
@@ -311,7 +312,7 @@ impl ProxyHttp for Proxy {
         let stream = ClientStream::of(session);
         if is_upgrade {
             stream.inspect(|stream| stream.upgrade());
-            context.work.as_mut().map(Work::went_well);
+            context.work.as_mut().map(Work::begin_endless);
         } else if headers::has_no_body(&session.req_header().method, response.status, length) {
             if headers::announces_body(&response.headers, length) {
                 // Some servers send it all the same.
@@ -326,7 +327,7 @@ impl ProxyHttp for Proxy {
             // A stream may have no end: a client that leaves ends it.
             stream.inspect(|stream| stream.serve_openly());
             if headers::is_event_stream(&response.headers) {
-                context.work.as_mut().map(Work::went_well);
+                context.work.as_mut().map(Work::begin_endless);
             }
         }
         attempt::await_piece(session, context, now);

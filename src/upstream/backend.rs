@@ -188,6 +188,11 @@ impl Backend {
         Some((cause, tally.wanted_rest()))
     }
 
+    /// Its latest answers were errors, and more than one: that may be by chance.
+    pub(super) fn fails(&self) -> bool {
+        self.errors.load(Relaxed) > 1
+    }
+
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.
     pub(super) fn settle_errors(&self, now: Instant) {
         clear(&self.broken_off);

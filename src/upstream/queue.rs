@@ -77,6 +77,8 @@ pub(super) struct Queue<C> {
     returned: List,
     returns: Chains<1, Return>,
     waiting: usize,
+    /// How many of them [`Queue::call_repeatable`] may call.
+    repeatable: usize,
     /// How many were called from a line.
     first_turns: u64,
     /// How many have joined.
@@ -117,6 +119,7 @@ impl<C> Queue<C> {
             returned: List::default(),
             returns: Chains::new(),
             waiting: 0,
+            repeatable: 0,
             first_turns: 0,
             joined: 0,
         }
@@ -179,6 +182,7 @@ impl<C> Queue<C> {
 
     fn insert(&mut self, line: Option<LineIndex>, is_repeatable: bool) -> usize {
         self.waiting += 1;
+        self.repeatable += usize::from(is_repeatable);
         self.joined += 1;
         self.entries.insert(Entry {
             line,
@@ -223,20 +227,17 @@ impl<C> Queue<C> {
     /// its turn. A walk over all, which is rare: it is for the one trial of a backend that was out. `None`: there is
     /// none.
     pub(super) fn call_repeatable(&mut self, call: C) -> Option<Option<Waker>> {
-        let first = self.repeatable().min_by_key(|(_, entry)| entry.joined);
-        let (index, _) = first?;
-        Some(self.call_in_turn(index, call))
-    }
-
-    fn repeatable(&self) -> impl Iterator<Item = (usize, &Entry<C>)> {
-        self.entries
+        let repeatable = self
+            .entries
             .iter()
-            .filter(|(_, entry)| entry.is_repeatable && matches!(entry.state, State::Waiting(_)))
+            .filter(|(_, entry)| entry.is_repeatable && matches!(entry.state, State::Waiting(_)));
+        let (index, _) = repeatable.min_by_key(|(_, entry)| entry.joined)?;
+        Some(self.call_in_turn(index, call))
     }
 
     /// Whether there is one that [`Queue::call_repeatable`] would call.
     pub(super) fn has_repeatable(&self) -> bool {
-        self.repeatable().next().is_some()
+        self.repeatable > 0
     }
 
     fn call_in_turn(&mut self, index: usize, call: C) -> Option<Waker> {
@@ -300,8 +301,10 @@ impl<C> Queue<C> {
 
     /// It waits no longer.
     fn step_out(&mut self, index: usize) {
+        let entry = &self.entries[index];
         self.waiting -= 1;
-        match self.entries[index].line {
+        self.repeatable -= usize::from(entry.is_repeatable);
+        match entry.line {
             Some(line) => self.lines.leave(index, line),
             None => self.returns.remove::<0>(&mut self.returned, index),
         }
@@ -318,5 +321,9 @@ impl<C> Queue<C> {
     #[cfg(test)]
     pub(super) fn check(&self) {
         self.lines.check();
+        let entries = self.entries.iter().map(|(_, entry)| entry);
+        let waiting = entries.filter(|entry| matches!(entry.state, State::Waiting(_)));
+        let repeatable = waiting.filter(|entry| entry.is_repeatable).count();
+        assert_eq!(self.repeatable, repeatable, "who may be sent again");
     }
 }

@@ -222,7 +222,11 @@ fn shuttle_trials_strand_nobody() {
                 let ejected = sick.slots.lock().eject(index, &params, cause, now);
                 let (ejection, wakers) = ejected.expect("one of two may be out");
                 wake(wakers);
-                let tended = sick.slots.lock().tend(index, &params, ejection.number, now);
+                let number = ejection.number;
+                let tended = sick
+                    .slots
+                    .lock()
+                    .tend(index, &params, number, |_| false, now);
                 wake(tended.1);
             }));
             threads

@@ -65,6 +65,8 @@ pub struct Work {
     stage: Stage,
     /// Something of it speaks against the backend.
     has_erred: bool,
+    /// The answer that was begun is not meant to end.
+    is_endless: bool,
     /// There was an interim answer.
     had_interim: bool,
     /// The system gave the connection up: nobody can tell when the backend lets go of it.
@@ -80,6 +82,7 @@ impl Work {
             is_fresh: false,
             stage: Stage::Unsent,
             has_erred: false,
+            is_endless: false,
             had_interim: false,
             is_cut_off: false,
         }
@@ -96,10 +99,21 @@ impl Work {
     }
 
     /// The backend has begun an answer that is not meant to end.
-    pub fn went_well(&mut self) {
+    pub fn begin_endless(&mut self) {
+        self.is_endless = true;
         if let Some(lease) = self.lease.as_ref().filter(|_| !self.has_erred) {
             lease.backend().note_begun();
             lease.went_well();
+        }
+    }
+
+    /// The client has ended what would have had no end otherwise: then the backend has answered it.
+    pub fn ended_by_client(&mut self, now: Instant) {
+        if self.is_endless
+            && !self.has_erred
+            && let Some(lease) = &self.lease
+        {
+            lease.backend().count_served(now, false);
         }
     }
 
@@ -329,6 +343,14 @@ mod tests {
         (upstream, work, backend)
     }
 
+    /// The backend closes, and the proxy's end of the connection shows it.
+    async fn close(work: &Work, backend: TcpStream) {
+        drop(backend);
+        while !is_end(peek(work.socket.as_ref().unwrap())) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn in_flight(upstream: &Upstream) -> (u32, u32) {
         let view = upstream.view();
         (view.backends[0].in_flight, view.backends[0].abandoned)
@@ -370,12 +392,8 @@ mod tests {
     async fn a_backend_that_closed_has_let_go() {
         let (upstream, mut work, backend) = work().await;
         work.sending();
-        drop(backend);
-        let socket = work.socket.clone().unwrap();
-        while !is_end(peek(&socket)) {
-            sleep(Duration::from_millis(1)).await;
-        }
-        drop((socket, work));
+        close(&work, backend).await;
+        drop(work);
         assert_eq!(in_flight(&upstream), (0, 0));
     }
 
@@ -413,13 +431,9 @@ mod tests {
     async fn a_backend_that_took_nothing_is_believed_to_work_on_though_the_connection_is_gone() {
         let (upstream, mut work, backend) = work().await;
         work.sending();
-        drop(backend);
-        let socket = work.socket.clone().unwrap();
-        while !is_end(peek(&socket)) {
-            sleep(Duration::from_millis(1)).await;
-        }
+        close(&work, backend).await;
         work.cut_off();
-        drop((socket, work));
+        drop(work);
         let begun = tokio::time::Instant::now();
         while in_flight(&upstream) != (0, 0) {
             sleep(Duration::from_millis(100)).await;

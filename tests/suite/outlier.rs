@@ -177,6 +177,58 @@ async fn a_connection_that_was_closed_after_an_answer_takes_nobody_out() {
     takes_nobody_out(backend("bad").hangs_up_late().start().await, 200).await;
 }
 
+/// It says something of itself, and not of all who were asked to serve it.
+#[tokio::test]
+async fn a_request_that_crashes_whoever_serves_it_takes_nobody_out() {
+    let start = async |name| backend(name).start().await;
+    let group = [start("a").await, start("b").await, start("c").await];
+    let lb = proxy()
+        .upstream("web", &group)
+        .key("maitred.upstreams.web.keepalive", "off")
+        .start()
+        .await;
+    for _ in 0..4 {
+        assert_eq!(lb.ask(get("/home?reset")).await.status, 502);
+        assert_eq!(lb.ask(get("/home")).await.status, 200);
+    }
+    for backend in &group {
+        assert_eq!(history(&lb, backend.name()).await, []);
+        assert!(backend.begun() >= 4);
+    }
+}
+
+/// Streams have no end but their clients', and are good answers all the same.
+#[tokio::test]
+async fn a_stream_that_its_client_has_ended_ends_a_run_of_errors() {
+    for (has_stream, is_out_then) in [(true, false), (false, true)] {
+        let a = backend("a")
+            .header("Content-Type", "text/event-stream")
+            .chunked()
+            .pauses_before_body(200.millis());
+        let (a, good) = (a.start().await, backend("good").start().await);
+        let two = json!({ "consecutive_errors": 2, "error_percent": "off" });
+        let lb = detecting([&a, &good], two).start().await;
+        lb.health(&[("a", true), ("good", false)]).await;
+        let error = get("/home?status=503");
+        assert_eq!(lb.ask(error.clone()).await.status, 503);
+        if has_stream {
+            let mut client = lb.connect().await;
+            client.send(&get("/home")).await.unwrap();
+            client.read_bytes(12).await.unwrap();
+            drop(client);
+            lb.has_freed_all().await;
+        }
+        lb.health(&[("a", true), ("good", true)]).await;
+        until("it is asked again", 5.secs(), async || {
+            let before = a.begun();
+            lb.ask(error.clone()).await;
+            a.begun() > before
+        })
+        .await;
+        assert_eq!(is_out(&lb, "a").await, is_out_then, "{has_stream}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_takes_nobody_out() {
     let (a, good) = (backend("a").held().start().await, backend("good"));

@@ -95,6 +95,36 @@ async fn after_a_stale_connection_only_where_that_is_wanted() {
     }
 }
 
+/// A connection that had ended shows that at once; who breaks off later has had the request.
+#[tokio::test]
+async fn who_breaks_off_late_did_not_end_the_connection_before() {
+    for (takes, expected) in [(0, 3), (1_200, 2)] {
+        let [a, ..] = three().await;
+        let lb = retrying([&a], json!({ "attempts": 1 })).start().await;
+        let mut client = lb.connect().await;
+        assert_eq!(client.ask(&get("/home")).await.unwrap().status, 200);
+        let crashes = get(&format!("/home?reset&takes={takes}"));
+        assert_eq!(client.ask(&crashes).await.unwrap().status, 502);
+        assert_eq!(a.begun(), expected);
+    }
+}
+
+/// Else a request that crashes whoever serves it would go through all connections that there are.
+#[tokio::test]
+async fn no_request_meets_more_than_two_stale_connections() {
+    let a = backend("a").takes(100.millis()).start().await;
+    let lb = retrying([&a], json!({ "attempts": 1 }))
+        .backend_key("a", "max_in_flight", 4)
+        .start()
+        .await;
+    let loaded = load(lb.address()).clients(4).requests_each(1).run().await;
+    loaded.assert_none_failed();
+    assert_eq!((a.begun(), a.connections()), (4, 4));
+    assert_eq!(lb.ask(get("/home?reset")).await.status, 502);
+    assert_eq!((a.begun(), a.connections()), (7, 4));
+    counts(&lb, "maitred_retries_total", "stale_connection", 2.0).await;
+}
+
 #[tokio::test]
 async fn after_an_answer_502_503_or_504_only_where_that_is_wanted() {
     for status in [502, 503, 504] {

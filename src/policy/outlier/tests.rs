@@ -17,7 +17,7 @@ struct Case {
     params: OutlierParams,
     circuit: Circuit,
     now: Duration,
-    is_alone: bool,
+    is_other_well: bool,
 }
 
 impl Case {
@@ -27,7 +27,7 @@ impl Case {
             params: params(),
             circuit: Circuit::closed(now),
             now,
-            is_alone: false,
+            is_other_well: true,
         }
     }
 
@@ -46,7 +46,7 @@ impl Case {
             .ejection()
             .map_or(0, |ejection| ejection.number);
         self.circuit
-            .tend(&self.params, number, self.is_alone, self.now)
+            .tend(&self.params, number, self.is_other_well, self.now)
     }
 
     /// Looks after it as often as it wants, until it is on probation; how long that took.
@@ -115,6 +115,25 @@ fn what_was_is_forgotten_after_the_longest_rest_in_good_health() {
 }
 
 #[test]
+fn a_trial_that_takes_longer_than_any_backend_may_decides_nothing() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors);
+    case.rest();
+    let slow = case.circuit.begin_trial().unwrap();
+    case.now += seconds(500);
+    case.tend();
+    assert!(!case.circuit.wants_trial(), "it was not seen before");
+    case.now += case.params.longest_trial - seconds(1);
+    case.tend();
+    assert!(!case.circuit.wants_trial());
+    case.now += seconds(1);
+    case.tend();
+    assert!(case.circuit.wants_trial());
+    assert!(!case.circuit.trial_went_well(slow, case.now));
+    assert!(case.pass_trial());
+}
+
+#[test]
 fn there_is_one_trial_at_a_time() {
     let mut case = Case::new();
     case.eject(Cause::Latency);
@@ -132,23 +151,31 @@ fn there_is_one_trial_at_a_time() {
 #[test]
 fn nobody_else_makes_every_step_a_trial_and_early_ones_cost_no_longer_rest() {
     let mut case = Case::new();
-    case.is_alone = true;
+    case.is_other_well = false;
     case.eject(Cause::ConsecutiveErrors);
     let until = case.circuit.ejection().unwrap().until;
     for _ in 0..3 {
         assert_eq!(case.rest(), STEP);
         assert_eq!(case.fail_trial().unwrap().until, until);
     }
-    case.is_alone = false;
-    assert_eq!(case.rest(), BASE - 3 * STEP);
+    // Once somebody is, they come less and less often.
+    case.is_other_well = true;
+    for steps in [1, 2, 4, 8] {
+        assert_eq!(case.rest(), steps * STEP);
+        assert_eq!(case.fail_trial().unwrap().until, until);
+    }
+    assert_eq!(case.rest(), BASE - 18 * STEP, "the end of its rest");
     case.fail_trial();
-    assert_eq!(case.rest(), 2 * BASE);
+    assert_eq!(case.rest(), 16 * STEP, "of twice as long");
+    case.pass_trial();
+    case.eject(Cause::ConsecutiveErrors);
+    assert_eq!(case.rest(), 4 * BASE, "nobody else failed this time");
 }
 
 #[test]
 fn an_early_trial_that_fails_late_costs_no_longer_rest_either() {
     let mut case = Case::new();
-    case.is_alone = true;
+    case.is_other_well = false;
     case.eject(Cause::ConsecutiveErrors);
     let until = case.circuit.ejection().unwrap().until;
     case.rest();
@@ -433,7 +460,7 @@ fn who_is_far_slower_than_the_others_is_slow() {
 enum Step {
     Pass(u64),
     Tend {
-        is_alone: bool,
+        is_other_well: bool,
     },
     Eject {
         is_refusal: bool,
@@ -449,7 +476,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..20_000u64).prop_map(Step::Pass),
-        4 => prop::bool::weighted(0.2).prop_map(|is_alone| Step::Tend { is_alone }),
+        4 => prop::bool::weighted(0.8).prop_map(|is_other_well| Step::Tend { is_other_well }),
         2 => (prop::bool::weighted(0.2), 0..600u64)
             .prop_map(|(is_refusal, wanted)| Step::Eject { is_refusal, wanted }),
         3 => Just(Step::Begin),
@@ -466,11 +493,15 @@ struct Naive {
     is_out: bool,
     refuses: bool,
     is_on_probation: bool,
+    /// Before its rest was over.
+    is_early: bool,
     trial: Option<u32>,
     rests_since: u64,
     rests_until: u64,
     rests: u32,
     well_since: u64,
+    has_company: bool,
+    early: u32,
 }
 
 impl Naive {
@@ -495,6 +526,7 @@ impl Naive {
         self.refuses = false;
         self.trial = None;
         self.well_since = self.now;
+        (self.has_company, self.early) = (false, 0);
     }
 
     fn eject(&mut self, is_refusal: bool, wanted: u64) {
@@ -511,9 +543,24 @@ impl Naive {
         self.rest(wanted);
     }
 
-    fn tend(&mut self, is_alone: bool) {
-        let is_early = is_alone && self.now - self.rests_since >= 500;
-        if self.is_out && !self.refuses && (is_early || self.now >= self.rests_until) {
+    fn tend(&mut self, is_other_well: bool) {
+        if !self.is_out || self.refuses || self.is_on_probation {
+            return;
+        }
+        self.is_early = self.now < self.rests_until;
+        if !self.is_early {
+            self.is_on_probation = true;
+            return;
+        }
+        if !is_other_well {
+            (self.has_company, self.early) = (true, 0);
+        }
+        let steps = match is_other_well {
+            true => 2u64.pow(self.early).min(20),
+            false => 1,
+        };
+        if self.has_company && self.now - self.rests_since >= 500 * steps {
+            self.early += u32::from(is_other_well);
             self.is_on_probation = true;
         }
     }
@@ -526,7 +573,7 @@ impl Naive {
         match end {
             None => {}
             Some(true) => self.close(),
-            Some(false) if self.now < self.rests_until => self.open(),
+            Some(false) if self.is_early => self.open(),
             Some(false) => self.rest(0),
         }
     }
@@ -545,10 +592,10 @@ proptest! {
                     naive.now += millis;
                     case.now += Duration::from_millis(millis);
                 }
-                Step::Tend { is_alone } => {
-                    case.is_alone = is_alone;
+                Step::Tend { is_other_well } => {
+                    case.is_other_well = is_other_well;
                     case.tend();
-                    naive.tend(is_alone);
+                    naive.tend(is_other_well);
                 }
                 Step::Eject { is_refusal, wanted } => {
                     let cause = match is_refusal {

@@ -50,18 +50,22 @@ impl Slots {
         reinstated.map(|((), wakers)| wakers)
     }
 
-    /// Looks after a backend that is out by this ejection, and hands out its trial when that is due.
+    /// Looks after a backend that is out by this ejection, and hands out its trial when that is due. `fails`: whether
+    /// an eligible backend does.
     pub(in super::super) fn tend(
         &mut self,
         index: BackendIndex,
         params: &OutlierParams,
         ejection: u32,
+        fails: impl Fn(usize) -> bool,
         now: Instant,
     ) -> (Tending, Option<Waker>) {
-        let (is_alone, age) = (self.eligible == 0, self.age(now));
+        let mut accounts = self.accounts.iter().enumerate();
+        let is_other_well = accounts.any(|(other, account)| account.is_eligible() && !fails(other));
+        let age = self.age(now);
         let circuit = &mut self.accounts[index.0].circuit;
         let before = (circuit.wants_trial(), circuit.takes_any());
-        let tending = circuit.tend(params, ejection, is_alone, age);
+        let tending = circuit.tend(params, ejection, is_other_well, age);
         if before == (circuit.wants_trial(), circuit.takes_any()) {
             return (tending, None);
         }

@@ -9,9 +9,9 @@ use super::*;
 use crate::health::{Report, Ruling, WhenMissing, WhenStale};
 use crate::policy::outlier::Cause;
 
-/// It is found to refuse connections, and nobody looks after it.
-fn found_refusing(upstream: &Upstream, index: BackendIndex) {
-    let (cause, now) = (Cause::ConnectionRefused, Instant::now());
+/// It is taken out, and nobody looks after it.
+fn eject(upstream: &Upstream, index: BackendIndex, cause: Cause) {
+    let now = Instant::now();
     let params = &upstream.params.outlier;
     let ejected = upstream
         .slots
@@ -89,7 +89,7 @@ fn a_look_says_in_a_word_and_in_a_sentence_why_each_is_out() {
 #[test]
 fn who_is_ejected_refuses_or_has_no_address_and_disagrees_with_the_report() {
     let refuses = upstream(&[1, 1], 9);
-    found_refusing(&refuses, BackendIndex(0));
+    eject(&refuses, BackendIndex(0), Cause::ConnectionRefused);
     assert_eq!(why_not(&refuses), ["refuses", ""]);
     assert_eq!(told(&refuses), "it refuses connections");
     let disagrees = |upstream: &Upstream| {
@@ -105,7 +105,7 @@ fn who_is_ejected_refuses_or_has_no_address_and_disagrees_with_the_report() {
     let unresolved = named();
     unresolved.backends()[0].locate(Err("app.test does not resolve".into()));
     assert_eq!(why_not(&unresolved), [""], "it was not tried yet");
-    found_refusing(&unresolved, BackendIndex(0));
+    eject(&unresolved, BackendIndex(0), Cause::ConnectionRefused);
     assert_eq!(why_not(&unresolved), ["unresolved"]);
     assert_eq!(told(&unresolved), "app.test does not resolve");
     assert_eq!(disagrees(&unresolved), [true]);
@@ -114,13 +114,7 @@ fn who_is_ejected_refuses_or_has_no_address_and_disagrees_with_the_report() {
 /// Ejected for this a moment ago, out of three.
 fn out_for(cause: Cause) -> Arc<Upstream> {
     let upstream = upstream(&[1, 1, 1], 9);
-    let (index, now) = (BackendIndex(0), Instant::now());
-    let params = &upstream.params.outlier;
-    let ejected = upstream
-        .slots
-        .lock()
-        .eject(index, params, (cause, Duration::ZERO), now);
-    assert!(ejected.is_some());
+    eject(&upstream, BackendIndex(0), cause);
     upstream
 }
 
@@ -162,7 +156,7 @@ fn who_is_on_probation_is_shown_as_that() {
     upstream
         .slots
         .lock()
-        .tend(BackendIndex(0), params, 1, later);
+        .tend(BackendIndex(0), params, 1, |_| false, later);
     let outage = upstream.view().backends[0].outage.unwrap();
     assert_eq!(outage.state(), "probation");
     let expected = "it failed too many of its requests; the next request tries it";
@@ -245,7 +239,7 @@ fn what_there_was_to_choose_from_is_noted_before_the_choice() {
     let mut health = [true; 20];
     health[0] = false;
     report(&upstream, &health);
-    found_refusing(&upstream, BackendIndex(1));
+    eject(&upstream, BackendIndex(1), Cause::ConnectionRefused);
     let leases = [seated(&upstream), seated(&upstream)];
     assert_eq!(leases.each_ref().map(|lease| lease.index().0), [2, 3]);
 

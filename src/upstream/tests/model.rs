@@ -389,7 +389,7 @@ impl Play {
         self.slots(|slots| {
             let ejection = slots.accounts()[backend].circuit.ejection();
             let ejection = ejection.map_or(0, |ejection| ejection.number);
-            slots.tend(index, &without_rest(), ejection, now)
+            slots.tend(index, &without_rest(), ejection, |_| false, now)
         });
         if self.model.ejected[backend] && !self.model.refuses[backend] {
             let takes_any = self.model.probation[backend].is_some();

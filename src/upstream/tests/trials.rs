@@ -228,7 +228,7 @@ async fn an_answer_that_has_begun_ends_a_run_of_connections_that_break_off() {
     };
     let backend = &upstream.backends()[0];
     assert!(!backend.count_broken_off());
-    Work::new(seated()).went_well();
+    Work::new(seated()).begin_endless();
     assert!(!backend.count_broken_off(), "the first in a row again");
     assert!(backend.count_broken_off());
 }
@@ -254,7 +254,13 @@ fn tend(upstream: &Upstream, after: Duration) {
     let ejection = slots.accounts()[0].circuit.ejection().unwrap();
     let now = upstream.made + ejection.since + after;
     let params = &upstream.params.outlier;
-    slots.tend(BackendIndex(0), params, ejection.number, now);
+    slots.tend(
+        BackendIndex(0),
+        params,
+        ejection.number,
+        |other| upstream.backends[other].fails(),
+        now,
+    );
 }
 
 /// Any number of backends may be out.
@@ -273,9 +279,18 @@ fn eject(upstream: &Arc<Upstream>) {
 }
 
 #[tokio::test]
-async fn only_while_clients_wait_for_it_alone_is_its_rest_cut_short() {
-    for (slots, is_cut_short) in [(&[1][..], true), (&[1, 1], false)] {
+async fn only_while_nobody_else_is_well_is_its_rest_cut_short() {
+    for (slots, errors_of_other, is_cut_short) in [
+        (&[1][..], 0, true),
+        (&[1, 1], 0, false),
+        (&[1, 1], 1, false),
+        (&[1, 1], 2, true),
+    ] {
         let upstream = all_may_be_out(Duration::from_secs(10), slots);
+        let params = OutlierParams::default();
+        for _ in 0..errors_of_other {
+            upstream.backends[1].count_error(&params, Misstep::Reset, Instant::now());
+        }
         eject(&upstream);
         tend(&upstream, Duration::from_secs(1));
         let outage = upstream.view().backends[0].outage.unwrap();

@@ -19,6 +19,8 @@ const WORK: Duration = Duration::from_millis(20);
 const PER_SECOND: u32 = 300;
 /// What they can do in a second.
 const QUEUE: usize = 150;
+/// From the last being back until all is as before.
+const NORMAL_WITHIN: Duration = Duration::from_secs(2);
 /// Until the queue is full.
 const WARM_UP: Duration = Duration::from_secs(2);
 const BEFORE: Duration = Duration::from_secs(3);
@@ -26,14 +28,11 @@ const LASTS: Duration = Duration::from_secs(10);
 /// From the first being back to the last.
 const STAGGERED: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(3);
-/// How long who has answered in vain is left alone.
-const REST: Duration = Duration::from_secs(1);
 /// Seconds: three times what a full queue takes with all three, when one has to serve it.
 const USUALLY_TOLD_MAX: u64 = 4;
 
 /// A trial comes every half second, and 100 ms to be served then. The rest is the machine's.
 const FIRST_WITHIN: Duration = Duration::from_millis(600);
-const NORMAL_WITHIN: Duration = Duration::from_secs(2);
 /// To a backend with one slot in its first second: for trials, and for what came after one that was closed.
 const CONNECTIONS_MAX: usize = 5;
 const ATTEMPTS_MAX: f64 = 1.2;
@@ -43,17 +42,6 @@ const ATTEMPTS_MAX: f64 = 1.2;
 enum Loss {
     Killed,
     Has(Fault),
-}
-
-impl Loss {
-    /// From the last being back until all is as before. Who has answered in vain rests for [`REST`], is tried, and
-    /// may have been sent to rest just before it was back.
-    fn is_over_within(self) -> Duration {
-        match self {
-            Self::Killed => NORMAL_WITHIN,
-            Self::Has(_) => NORMAL_WITHIN + REST * 2,
-        }
-    }
 }
 
 struct Scene {
@@ -82,14 +70,11 @@ impl Scene {
             "invalid_response",
             "503"
         ]);
-        let rest = format!("{}ms", REST.as_millis());
-        let rest = json!({ "base_ejection": rest, "max_ejection": rest });
         let lb = proxy()
             .upstream("web", &group)
             .upstream("control", [&control.backend])
             .queue(QUEUE)
             .key("maitred.upstreams.web.retry", json!({ "on": on }))
-            .key("maitred.upstreams.web.outlier_detection", rest)
             .json_access_log()
             .alone()
             .start()
@@ -177,8 +162,8 @@ async fn recovers_from(loss: Loss) -> bool {
         scene.recovers(other).await;
     }
     let last_back = Instant::now();
-    let as_before = last_back + loss.is_over_within();
-    tokio::time::sleep(loss.is_over_within() + AFTER).await;
+    let as_before = last_back + NORMAL_WITHIN;
+    tokio::time::sleep(NORMAL_WITHIN + AFTER).await;
     let (before, after) = (begun - BEFORE..begun, as_before..as_before + AFTER);
     let outcomes = crowd.ends().await;
     let machine = scene.control.judged(control, before.clone(), after.clone());
@@ -200,7 +185,7 @@ async fn recovers_from(loss: Loss) -> bool {
         attempts[1],
         normal.said(),
         again.said(),
-        loss.is_over_within(),
+        NORMAL_WITHIN,
         ended_in(&outcomes, &moments)
     );
     scene.assert_no_rush(attempts, connections);
