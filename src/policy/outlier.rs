@@ -388,13 +388,18 @@ impl Circuit {
 
     fn is_tried_early(&mut self, rested: Duration, is_other_well: bool) -> bool {
         if !is_other_well {
-            self.has_company = true;
-            self.early_trials = 0;
+            self.note_company();
             return rested >= STEP;
         }
         let is_due = self.has_company && rested >= STEP * backoff::steps_before(self.early_trials);
         self.early_trials += u32::from(is_due);
         is_due
+    }
+
+    /// All others fail or are out, too.
+    pub fn note_company(&mut self) {
+        self.has_company = true;
+        self.early_trials = 0;
     }
 
     /// A request is sent to it; its number. `None`: it is not on probation, or has one.

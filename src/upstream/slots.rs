@@ -15,7 +15,7 @@ mod circuits;
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora_load_balancing::LoadBalancer;
 
@@ -93,6 +93,8 @@ pub(super) struct Slots {
     eligible: usize,
     eligible_slots: u64,
     closed: bool,
+    /// When no backend was seen to be well last.
+    nobody_well: Option<Duration>,
     /// The times of circuits count from here.
     made: Instant,
 }
@@ -120,6 +122,7 @@ impl Slots {
             trials: 0,
             eligible_slots: 0,
             closed: false,
+            nobody_well: None,
             made: now,
         }
     }

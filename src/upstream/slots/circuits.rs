@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::{Account, Ask, BackendIndex, Call, Seat, Slots};
+use crate::policy::backoff::STEP;
 use crate::policy::outlier::{Cause, Ejection, OutlierParams, Tending};
 
 impl Slots {
@@ -26,8 +27,14 @@ impl Slots {
             return None;
         }
         let age = self.age(now);
+        let is_recent = |seen: Duration| age.saturating_sub(seen) <= 2 * STEP;
+        let has_company = self.nobody_well.is_some_and(is_recent);
         self.change(index, now, |account| {
-            account.circuit.eject(params, cause, wanted_rest, age)
+            let ejection = account.circuit.eject(params, cause, wanted_rest, age);
+            if has_company {
+                account.circuit.note_company();
+            }
+            ejection
         })
     }
 
@@ -63,6 +70,9 @@ impl Slots {
         let mut accounts = self.accounts.iter().enumerate();
         let is_other_well = accounts.any(|(other, account)| account.is_eligible() && !fails(other));
         let age = self.age(now);
+        if !is_other_well {
+            self.nobody_well = Some(age);
+        }
         let circuit = &mut self.accounts[index.0].circuit;
         let before = (circuit.wants_trial(), circuit.takes_any());
         let tending = circuit.tend(params, ejection, is_other_well, age);

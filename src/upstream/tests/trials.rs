@@ -298,6 +298,31 @@ async fn only_while_nobody_else_is_well_is_its_rest_cut_short() {
     }
 }
 
+/// The first that is back leaves it the only one that fails, and it is taken out for that only now.
+#[tokio::test]
+async fn who_failed_with_all_others_is_tried_early_though_one_of_them_is_back() {
+    for has_company in [true, false] {
+        let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1, 1]);
+        let slots = || upstream.slots.lock();
+        let now = upstream.made + Duration::from_secs(1);
+        let params = &upstream.params.outlier;
+        let out = |index| {
+            let cause = (Cause::ConsecutiveErrors, Duration::ZERO);
+            let ejected = slots().eject(BackendIndex(index), params, cause, now);
+            ejected.unwrap().0.number
+        };
+        let tends = |index, number, fails: bool, now| {
+            drop(slots().tend(BackendIndex(index), params, number, |_| fails, now));
+            slots().accounts()[index].circuit.is_on_probation()
+        };
+        let first = out(0);
+        assert!(!tends(0, first, has_company, now));
+        let last = out(1);
+        let later = now + Duration::from_millis(500);
+        assert_eq!(tends(1, last, false, later), has_company);
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_a_trial_is_one_for_the_budget_too() {
     let upstream = all_may_be_out(Duration::ZERO, &[1, 1]);
