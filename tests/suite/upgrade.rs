@@ -1,6 +1,8 @@
 //! An upgraded connection (RFC 9110, section 7.8), such as WebSocket: it is one long request, and its
 //! slot is taken until the backend has let go.
 
+use std::time::Instant;
+
 use crate::harness::{Backend, Client, Proxy, Request, Units, backend, get, proxy, soon, until};
 
 fn upgrade() -> Request {
@@ -91,4 +93,26 @@ async fn the_client_learns_that_the_backend_closed() {
     a.release(1);
     soon("the end", 2.secs(), client.read_until_closed()).await;
     lb.has_freed_all().await;
+}
+
+/// As a body that stops coming, or never begins.
+#[tokio::test]
+async fn where_nobody_speaks_it_ends_at_the_read_timeout() {
+    for words in [0, 4] {
+        let a = backend("a").upgrades("").takes(20.millis()).start().await;
+        let lb = proxy()
+            .upstream("web", [&a])
+            .read_timeout(300.millis())
+            .start()
+            .await;
+        let mut client = lb.connect().await;
+        assert_eq!(client.ask(&upgrade()).await.unwrap().status, 101);
+        for _ in 0..words {
+            tokio::time::sleep(150.millis()).await;
+            assert_echoes(&mut client, b"hello").await;
+        }
+        let begun = Instant::now();
+        soon("the end", 3.secs(), client.read_until_closed()).await;
+        assert!(begun.elapsed() >= 250.millis(), "{:?}", begun.elapsed());
+    }
 }
