@@ -11,6 +11,9 @@
 //! - no backend has more in flight than slots, unless its slots were lowered meanwhile;
 //! - wakers are returned, not woken: the lock is never held while other code runs.
 
+#[cfg(test)]
+mod check;
+mod choice;
 mod circuits;
 
 use std::sync::Arc;
@@ -357,165 +360,11 @@ impl Slots {
         self.refuse_all(Refusal::Stopping)
     }
 
-    /// Chooses an available backend through the `LoadBalancer` and takes one of its slots.
-    fn select(&mut self) -> Option<BackendIndex> {
-        if self.available == 0 {
-            return None;
-        }
-        // Whoever is offered is healthy (see `selection`): there is no need for a second offer.
-        self.balancer.select_with(b"", 1, |_, healthy| healthy)?;
-        let index = self.selection.offered();
-        let account = &mut self.accounts[index.0];
-        account.in_flight += 1;
-        self.available -= usize::from(account.is_full());
-        self.selection.update(&account.candidate(index));
-        Some(index)
-    }
-
-    /// The same, but not of this backend.
-    fn select_but(&mut self, avoided: BackendIndex) -> Option<BackendIndex> {
-        let account = &self.accounts[avoided.0];
-        if account.is_full() || !account.is_eligible() {
-            return self.select();
-        }
-        if self.available == 1 {
-            return None;
-        }
-        // For the time of the choice it is full.
-        let candidate = account.candidate(avoided);
-        self.selection.update(&Candidate {
-            has_room: false,
-            ..candidate
-        });
-        let chosen = self.select();
-        self.selection.update(&candidate);
-        chosen
-    }
-
-    /// Chooses for somebody who waits.
-    fn select_for_waiting(&mut self) -> Option<BackendIndex> {
-        let index = self.select()?;
-        if self.has_taker(index) {
-            return Some(index);
-        }
-        // It has failed all of them, so any other will do.
-        let other = self.select_but(index);
-        self.put_back(index);
-        other
-    }
-
-    /// Whether somebody waits for a slot of this backend: while it is not the only one left, nobody whom
-    /// it failed.
-    fn has_taker(&self, index: BackendIndex) -> bool {
-        let is_only_one = self.eligible <= 1;
-        self.queue.waiting() > 0 && (is_only_one || self.queue.has_taker_for(index))
-    }
-
-    /// Hands a slot of this backend, which is taken already, to the next in line that takes it.
-    fn hand_over(&mut self, index: BackendIndex, now: Option<Instant>) -> Option<Waker> {
-        let call = Call::Seated(index.into());
-        match self.eligible {
-            0 | 1 => self.queue.call_next(call, now),
-            _ => self.queue.call_next_for(index, call, now),
-        }
-    }
-
-    /// One slot less of an eligible backend is taken.
-    fn put_back(&mut self, index: BackendIndex) {
-        let account = &mut self.accounts[index.0];
-        self.available += usize::from(account.is_full());
-        account.in_flight -= 1;
-        self.selection.update(&account.candidate(index));
-    }
-
-    /// Derives what selection needs from the accounts, after their terms or eligibility changed.
-    fn refresh(&mut self) {
-        let accounts = self.accounts.iter().enumerate();
-        let candidates: Vec<_> = accounts
-            .filter(|(_, account)| account.is_eligible())
-            .map(|(index, account)| account.candidate(BackendIndex(index)))
-            .collect();
-        let available = candidates.iter().filter(|candidate| candidate.has_room);
-        self.available = available.count();
-        let slots = |candidate: &Candidate| {
-            let BackendIndex(index) = candidate.index;
-            u64::from(self.accounts[index].terms.max_in_flight)
-        };
-        self.eligible = candidates.len();
-        let admitted = self.accounts.iter().filter(|one| one.terms.admitted);
-        self.ejected = admitted.count() - self.eligible;
-        self.eligible_slots = candidates.iter().map(slots).sum();
-        self.count_trials();
-        self.selection.replace(&candidates);
-    }
-
-    /// Hands free slots to those who wait, until one or the other runs out.
-    fn hand_out(&mut self, now: Instant) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        while self.queue.waiting() > 0 {
-            let Some(index) = self.select_for_waiting() else {
-                break;
-            };
-            wakers.extend(self.hand_over(index, Some(now)));
-        }
-        while let Some(waker) = self.offer_trial(Some(now)) {
-            wakers.extend(waker);
-        }
-        wakers
-    }
-
     fn refuse_all(&mut self, refusal: Refusal) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.queue.waiting() > 0 {
             wakers.extend(self.queue.call_next(Call::Refused(refusal), None));
         }
         wakers
-    }
-
-    /// How many wait, or were called and have not taken note.
-    #[cfg(test)]
-    #[cfg(not(feature = "shuttle"))]
-    pub(super) fn places(&self) -> usize {
-        self.queue.places()
-    }
-
-    /// Panics when an invariant does not hold. That nobody has more in flight than slots is for who
-    /// knows when they were lowered.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
-        self.queue.check();
-        let available = self
-            .accounts
-            .iter()
-            .filter(|account| account.is_eligible() && !account.is_full())
-            .count();
-        assert_eq!(self.available, available, "available backends");
-        let ineligible = self.first_ineligible(usize::MAX).len();
-        assert_eq!(
-            self.eligible,
-            self.accounts.len() - ineligible,
-            "eligible backends"
-        );
-        let mut accounts = self.accounts.iter().enumerate();
-        let is_wanted = |(index, account): (usize, &Account)| {
-            let is_free = account.is_eligible() && !account.is_full();
-            is_free && self.has_taker(BackendIndex(index))
-        };
-        assert!(
-            self.queue.waiting() == 0 || !accounts.any(is_wanted),
-            "somebody waits while a slot is free"
-        );
-        let mut accounts = self.accounts.iter().enumerate();
-        let is_wanted = |(index, account): (usize, &Account)| {
-            let is_taken = self.queue.has_repeatable() || self.has_taker_of_any(index, account);
-            account.wants_trial() && is_taken
-        };
-        assert!(
-            self.queue.waiting() == 0 || !accounts.any(is_wanted),
-            "somebody waits who may be a trial"
-        );
-        for account in &self.accounts {
-            assert!(account.abandoned <= account.in_flight, "abandoned");
-        }
     }
 }

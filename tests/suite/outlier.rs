@@ -247,6 +247,21 @@ async fn a_client_that_leaves_takes_nobody_out() {
     assert_eq!(history(&lb, "a").await, []);
 }
 
+#[tokio::test]
+async fn what_a_backend_does_after_its_client_has_left_counts_as_well() {
+    let bad = backend("bad").start().await;
+    let good = backend("good").start().await;
+    let lb = detecting([&bad, &good], strict()).start().await;
+    until("it is out", 10.secs(), async || {
+        let client = lb.send(&get("/home?reset&takes=50")).await;
+        tokio::time::sleep(20.millis()).await;
+        drop(client);
+        is_out(&lb, "bad").await
+    })
+    .await;
+    assert_eq!(history(&lb, "bad").await[0].1, "consecutive_errors");
+}
+
 /// Its own limit says how long a backend may take, and not how long its clients have waited.
 #[tokio::test]
 async fn a_backend_that_hangs_is_out_though_its_clients_have_left_before() {

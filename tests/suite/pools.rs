@@ -178,6 +178,26 @@ async fn one_in_use_is_closed_when_it_is_done_and_serves_nobody_after_the_return
     assert_eq!(server.connections(), 2);
 }
 
+/// It would be taken for the next request.
+#[tokio::test]
+async fn a_connection_on_which_a_body_was_refused_serves_no_other_request() {
+    const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
+    let server = raw_server("a", |mut wire: Wire| async move {
+        while let Ok(Some(_)) = wire.read_head().await {
+            let _ = wire.write(TOO_LARGE).await;
+        }
+    });
+    let server = server.await;
+    let lb = keeping(&server).start().await;
+    for (connections, asked) in [
+        (1, post("/home").body(b"hello".to_vec())),
+        (2, get("/home")),
+    ] {
+        assert_eq!(lb.ask(asked).await.status, 413);
+        assert_eq!(server.connections(), connections);
+    }
+}
+
 /// It takes no new connections; those that stand still work.
 #[tokio::test]
 async fn an_ejected_backend_loses_its_connections() {
