@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::http::find_header_end;
+use crate::ports;
 
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nserved";
@@ -91,7 +92,7 @@ pub fn are_idle(backends: &[Backend]) -> bool {
 
 impl Backend {
     async fn start(work: Duration) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports::one()?)).await?;
         let port = listener.local_addr()?.port();
         let zero = || Cell::new(0);
         let tally = Rc::new(Tally {
