@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use super::control::{Machine, NOISE, TRIES};
 use super::crowd::{Crowd, End, Outcome, Times};
-use super::scene::{CONNECTED_WITHIN, HEADER_WITHIN, SICK, Scene, Trouble};
-use crate::harness::{
-    Fault, Room, Units, get, is_in_own_network, may_drop_packets, run_in_own_network, scrape, until,
+use super::scene::{
+    CONNECTED_WITHIN, HEADER_WITHIN, SICK, Scene, Trouble, where_packets_are_dropped,
 };
+use crate::harness::{Fault, Units, get, scrape, until};
 
 const CLIENTS: usize = 200;
 /// Longer than any request takes: all of them begin at once.
@@ -286,19 +286,7 @@ async fn who_has_the_header_sees_that_a_backend_ends_in_a_chunk() {
 #[ignore = "takes 20 s; needs iptables, and leave to make namespaces (unshare)"]
 async fn nobody_sees_that_packets_to_a_backend_are_dropped() {
     let costs = CONNECTED_WITHIN.max(ANSWERS_LATE);
-    if is_in_own_network() {
-        return row(Trouble::Unreachable).costs(costs).holds().await;
-    }
-    if !may_drop_packets() {
-        return;
-    }
-    let _room = Room::alone().await;
+    let holds = row(Trouble::Unreachable).costs(costs).holds();
     let name = "faults::matrix::nobody_sees_that_packets_to_a_backend_are_dropped";
-    let said = run_in_own_network(name, 150.secs()).await;
-    for line in said
-        .lines()
-        .filter(|line| line.contains("Unreachable") || line.contains("busy"))
-    {
-        println!("{line}");
-    }
+    where_packets_are_dropped(name, holds).await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::crowd::{Crowd, End, Outcome};
-use super::scene::{SICK, Scene, Seen, Trouble};
+use super::scene::{HEADER_WITHIN, SICK, Scene, Seen, Trouble, where_packets_are_dropped};
 use crate::harness::{Fault, Units, post, until};
 
 const REQUESTS: usize = 10_000;
@@ -36,6 +36,16 @@ async fn ten_thousand_posts_are_done_once_whatever_is_wrong() {
         requests += posts_are_done_once(trouble, REQUESTS.div_ceil(TROUBLES.len())).await;
     }
     assert!(requests >= REQUESTS, "{requests}");
+}
+
+#[tokio::test]
+#[ignore = "takes some seconds; needs iptables, and leave to make namespaces (unshare)"]
+async fn a_thousand_posts_are_done_once_though_packets_are_dropped() {
+    let name = "faults::posts::a_thousand_posts_are_done_once_though_packets_are_dropped";
+    where_packets_are_dropped(name, async {
+        posts_are_done_once(Trouble::Unreachable, 1_000).await;
+    })
+    .await;
 }
 
 /// Sends this many; for half of them something is wrong. Returns how many it were.
@@ -79,14 +89,19 @@ async fn settles(scene: &Scene) {
 }
 
 /// How many requests may have been sent to the sick one that it could not note: to a connection that it had reset
-/// before it read it, or when it was killed, one for each slot.
+/// before it read it; when it was killed, one for each slot; and where packets are dropped, one for each slot and each time
+/// that the answer was waited for in vain.
 fn unread(scene: &Scene, trouble: Trouble) -> usize {
     match trouble {
         Trouble::Killed | Trouble::Restarted => scene.kills * SLOTS as usize,
         Trouble::Has(Fault::ResetOnAccept) => scene
             .connections_of_sick()
             .expect("it is inside, and counts them"),
-        Trouble::Stopped | Trouble::Unreachable | Trouble::Has(_) => 0,
+        Trouble::Unreachable => {
+            let waits = LASTS.as_secs_f64() / HEADER_WITHIN.as_secs_f64();
+            SLOTS as usize * (1 + waits.ceil() as usize)
+        }
+        Trouble::Stopped | Trouble::Has(_) => 0,
     }
 }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control::Control;
-use crate::harness::{Backend, BackendProcess, Fault, Proxy, Server, Step, backend, proxy};
+use crate::harness::{
+    Backend, BackendProcess, Fault, Proxy, Room, Server, Step, Units, backend, is_in_own_network,
+    may_drop_packets, proxy, run_in_own_network,
+};
 
 /// What is wrong with one of three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +235,22 @@ impl Seen {
                 *self.done.entry(request.id().to_owned()).or_default() += 1;
             }
         }
+    }
+}
+
+/// Runs the test of this name, which drops packets, in a network of its own, and passes on what it says.
+pub async fn where_packets_are_dropped(name: &str, test: impl Future<Output = ()>) {
+    if is_in_own_network() {
+        return test.await;
+    }
+    if !may_drop_packets() {
+        return;
+    }
+    let _room = Room::alone().await;
+    let said = run_in_own_network(name, 150.secs()).await;
+    let is_told = |line: &&str| line.contains("Unreachable") || line.contains("busy");
+    for line in said.lines().filter(is_told) {
+        println!("{line}");
     }
 }
 
