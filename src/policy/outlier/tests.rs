@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::backoff::STEP;
 
 const BASE: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,337 @@
+//! Where one backend stands, and what becomes of it.
+
+use std::time::Duration;
+
+use super::{Cause, OutlierParams};
+use crate::policy::backoff::{self, STEP};
+
+/// One ejection of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// Which one; greater than those before.
+    pub number: u32,
+    /// What for.
+    pub cause: Cause,
+    /// Since when the backend rests.
+    pub since: Duration,
+    /// Until when; `None`: until it accepts a connection.
+    pub until: Option<Duration>,
+}
+
+/// Where a backend stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Closed,
+    Open(Ejection),
+    Probation {
+        ejection: Ejection,
+        since: Duration,
+        /// The trial under way.
+        trial: Option<Trial>,
+        /// Nobody has come whose request may be repeated: anybody's will do.
+        takes_any: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trial {
+    number: u32,
+    /// When it was first seen under way.
+    seen: Option<Duration>,
+}
+
+/// Whether one backend may have requests, and why not.
+#[derive(Clone, Copy, Debug)]
+pub struct Circuit {
+    state: State,
+    /// How often in a row it was ejected for errors.
+    streak: u32,
+    /// When it was closed last.
+    well_since: Duration,
+    /// All others were seen to fail while it was out: it is no outlier, and may be well as soon as they are.
+    has_company: bool,
+    /// How often it was tried early since they are well.
+    early_trials: u32,
+    /// How many ejections and trials there were.
+    ejections: u32,
+    trials: u32,
+}
+
+/// What is to be done about a backend that is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tending {
+    /// Nothing: it is back, or was ejected anew, which is somebody else's care.
+    Over,
+    /// To look again after so long; it may be on probation now.
+    Look(Duration),
+}
+
+impl Circuit {
+    /// Of a backend of which nothing bad is known.
+    pub fn closed(now: Duration) -> Self {
+        Self {
+            state: State::Closed,
+            streak: 0,
+            well_since: now,
+            has_company: false,
+            early_trials: 0,
+            ejections: 0,
+            trials: 0,
+        }
+    }
+
+    /// It may have requests as all others.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// The ejection that it is out by.
+    pub fn ejection(&self) -> Option<Ejection> {
+        match self.state {
+            State::Closed => None,
+            State::Open(ejection) | State::Probation { ejection, .. } => Some(ejection),
+        }
+    }
+
+    /// It may have one request.
+    pub fn is_on_probation(&self) -> bool {
+        matches!(self.state, State::Probation { .. })
+    }
+
+    /// It may have one request, and has none.
+    pub fn wants_trial(&self) -> bool {
+        matches!(self.state, State::Probation { trial: None, .. })
+    }
+
+    /// That may be anybody's.
+    pub fn takes_any(&self) -> bool {
+        matches!(
+            self.state,
+            State::Probation {
+                takes_any: true,
+                ..
+            }
+        )
+    }
+
+    /// Takes it out, for `wanted_rest` at the least where it rests at all. A refused connection is news even of one that
+    /// is out for its errors: there is nobody to have a rest. (One that is not answered in time may be a lost packet.)
+    /// `None`: it is out already.
+    pub fn eject(
+        &mut self,
+        params: &OutlierParams,
+        cause: Cause,
+        wanted_rest: Duration,
+        now: Duration,
+    ) -> Option<Ejection> {
+        let is_news = match self.ejection() {
+            None => true,
+            Some(ejection) => cause == Cause::ConnectionRefused && ejection.until.is_some(),
+        };
+        if !is_news {
+            return None;
+        }
+        self.ejections += 1;
+        let until = match cause.is_refusal() {
+            true => None,
+            false => {
+                // As long as the longest rest in good health: what fails less often than that is out for a small
+                // part of the time, however short its rests are.
+                if now.saturating_sub(self.well_since) >= params.max_ejection {
+                    self.streak = 0;
+                }
+                Some(self.rest_until(params, wanted_rest, now))
+            }
+        };
+        Some(self.open(cause, until, now))
+    }
+
+    fn rest_until(
+        &mut self,
+        params: &OutlierParams,
+        wanted_rest: Duration,
+        now: Duration,
+    ) -> Duration {
+        let rest = params.rest(self.streak);
+        self.streak = self.streak.saturating_add(1);
+        now + rest.max(wanted_rest.min(params.max_ejection))
+    }
+
+    fn open(&mut self, cause: Cause, until: Option<Duration>, now: Duration) -> Ejection {
+        let ejection = Ejection {
+            number: self.ejections,
+            cause,
+            since: now,
+            until,
+        };
+        self.state = State::Open(ejection);
+        ejection
+    }
+
+    /// What looked like errors was a process that is gone: it comes back with the first connection that it accepts.
+    /// Says whether that is so still.
+    pub fn refuses(&mut self, number: u32, cause: Cause) -> bool {
+        match &mut self.state {
+            State::Open(ejection) if ejection.number == number => {
+                ejection.cause = cause;
+                ejection.until = None;
+                self.streak = self.streak.saturating_sub(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Time has passed since this ejection. While nobody else is well (nobody else may have requests, so that clients
+    /// wait for exactly this backend, or all others fail them as well), every short step is a trial; once somebody is
+    /// again, trials come less and less often, until the rest is over. One that takes longer than any backend may (its client is slow to
+    /// send it, or to take the answer) decides nothing any more, and another may be one beside it.
+    pub fn tend(
+        &mut self,
+        params: &OutlierParams,
+        number: u32,
+        is_other_well: bool,
+        now: Duration,
+    ) -> Tending {
+        match &mut self.state {
+            State::Open(ejection) if ejection.number == number => {
+                let ejection = *ejection;
+                let Some(until) = ejection.until else {
+                    return Tending::Over;
+                };
+                let left = until.saturating_sub(now);
+                let rested = now.saturating_sub(ejection.since);
+                if left.is_zero() || self.is_tried_early(rested, is_other_well) {
+                    self.state = State::Probation {
+                        ejection,
+                        since: now,
+                        trial: None,
+                        takes_any: false,
+                    };
+                    return Tending::Look(STEP.min(params.base_ejection));
+                }
+                Tending::Look(left.min(STEP))
+            }
+            State::Probation {
+                ejection,
+                since,
+                trial,
+                takes_any,
+            } if ejection.number == number => {
+                if let Some(Trial { seen, .. }) = trial
+                    && now.saturating_sub(*seen.get_or_insert(now)) >= params.longest_trial
+                {
+                    *trial = None;
+                }
+                let left = (*since + params.base_ejection).saturating_sub(now);
+                *takes_any |= left.is_zero();
+                Tending::Look(if left.is_zero() { STEP } else { left.min(STEP) })
+            }
+            _ => Tending::Over,
+        }
+    }
+
+    fn is_tried_early(&mut self, rested: Duration, is_other_well: bool) -> bool {
+        if !is_other_well {
+            self.note_company();
+            return rested >= STEP;
+        }
+        let is_due = self.has_company && rested >= STEP * backoff::steps_before(self.early_trials);
+        self.early_trials += u32::from(is_due);
+        is_due
+    }
+
+    /// All others fail or are out, too.
+    pub fn note_company(&mut self) {
+        self.has_company = true;
+        self.early_trials = 0;
+    }
+
+    /// A request is sent to it; its number. `None`: it is not on probation, or has one.
+    pub fn begin_trial(&mut self) -> Option<u32> {
+        match &mut self.state {
+            State::Probation { trial, .. } if trial.is_none() => {
+                self.trials += 1;
+                *trial = Some(Trial {
+                    number: self.trials,
+                    seen: None,
+                });
+                Some(self.trials)
+            }
+            _ => None,
+        }
+    }
+
+    /// That request was answered. Says whether that brings the backend back.
+    pub fn trial_went_well(&mut self, number: u32, now: Duration) -> bool {
+        let is_its = self.is_under_way(number);
+        if is_its {
+            self.close(now);
+        }
+        is_its
+    }
+
+    /// That request failed: the backend rests again, longer than before unless the trial came before its time.
+    /// Returns the ejection, if this was it.
+    pub fn trial_failed(
+        &mut self,
+        params: &OutlierParams,
+        number: u32,
+        wanted_rest: Duration,
+        now: Duration,
+    ) -> Option<Ejection> {
+        let State::Probation {
+            ejection,
+            since,
+            trial,
+            ..
+        } = self.state
+        else {
+            return None;
+        };
+        if trial.is_none_or(|trial| trial.number != number) {
+            return None;
+        }
+        let is_early = ejection.until.is_none_or(|until| until > since);
+        let until = match is_early {
+            true => ejection.until,
+            false => Some(self.rest_until(params, wanted_rest, now)),
+        };
+        Some(self.open(ejection.cause, until, now))
+    }
+
+    /// That request came to nothing that could be held against the backend, or was never sent. Says whether another
+    /// may be the trial now.
+    pub fn trial_undecided(&mut self, number: u32) -> bool {
+        let is_its = self.is_under_way(number);
+        if let State::Probation { trial, .. } = &mut self.state
+            && is_its
+        {
+            *trial = None;
+        }
+        is_its
+    }
+
+    fn is_under_way(&self, number: u32) -> bool {
+        matches!(self.state, State::Probation { trial: Some(trial), .. } if trial.number == number)
+    }
+
+    /// It accepts connections: it is back, if it is out by this ejection still.
+    pub fn reinstate(&mut self, number: u32, now: Duration) -> bool {
+        let is_its = self
+            .ejection()
+            .is_some_and(|ejection| ejection.number == number);
+        if is_its {
+            self.close(now);
+        }
+        is_its
+    }
+
+    /// It is well, says who must know. What it was ejected for before is not forgotten by that.
+    pub fn close(&mut self, now: Duration) {
+        self.state = State::Closed;
+        self.well_since = now;
+        self.has_company = false;
+        self.early_trials = 0;
+    }
+}
