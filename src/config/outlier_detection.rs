@@ -76,7 +76,7 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         base_ejection,
         max_ejection: longest,
         max_ejection_percent,
-        // Of which the trial of a backend that hangs has one half, so that it decides.
+        // A backend that hangs has half of that time, so that its trial decides and has none beside it.
         longest_trial: response_header.saturating_mul(2),
     }
 }

@@ -18,7 +18,7 @@
 //!
 //! Times are durations since a moment of the caller's choice.
 //!
-//! Invariants: a trial decides once, and only while it is the one under way; who was ejected anew is not brought back
+//! Invariants: a probation is decided once, by the first of its trials that is; who was ejected anew is not brought back
 //! by what belongs to the ejection before.
 
 mod circuit;
@@ -50,7 +50,7 @@ pub struct OutlierParams {
     pub max_ejection: Duration,
     /// Of 100 admitted backends, how many may be out for their errors or for being slow.
     pub max_ejection_percent: u32,
-    /// A trial that takes longer decides nothing; more than a backend may take to answer.
+    /// Beside a trial that takes longer there may be another; more than a backend may take to begin an answer.
     pub longest_trial: Duration,
 }
 

@@ -106,6 +106,13 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
     }
     let is_stale = fault == Fault::BadGateway && is_stale(context, &work);
     context.record.stale += u32::from(is_stale);
+    if let Some(lease) = work.lease()
+        && is_stale
+        && context.record.stale == STALE_MAX
+    {
+        // Then most of them may be: the next attempt is to have a fresh one.
+        lease.backend().close_connections();
+    }
     if fault.is_backends() {
         tell(context, &mut work, &fault, is_stale);
     }
@@ -120,7 +127,7 @@ pub(super) fn end(session: &mut Session, context: &mut Context, fault: Fault) ->
         }),
     };
     if fault == Fault::ClientGone {
-        work.ended_by_client(Instant::now());
+        work.left_by_client();
     }
     // Until there is another attempt: Pingora may not make it.
     context.fault = Some(fault);
@@ -147,15 +154,15 @@ fn reason(fault: &Fault, work: &Work, is_stale: bool) -> Option<Reason> {
     }
 }
 
-/// What a failed attempt says about its backend. A request that breaks off one connection after the other says
-/// something of itself: one that crashes whoever serves it must not take them all out.
+/// What a failed attempt says about its backend. A request that breaks off one fresh connection after the other says
+/// something of itself: one that crashes whoever serves it must not have them all taken out for breaking off, of
+/// which there is no limit.
 fn tell(context: &mut Context, work: &mut Work, fault: &Fault, is_stale: bool) {
     let Some(lease) = work.lease() else {
         return;
     };
-    lease
-        .backend()
-        .count_failed(Instant::now(), fault.is_overdue());
+    let is_overdue = is_overdue(work, fault);
+    lease.backend().count_failed(Instant::now(), is_overdue);
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         if !context.has_broken_off {
             lease.upstream().broke_off(lease.index());
@@ -171,9 +178,14 @@ fn misstep(work: &Work, fault: &Fault, is_stale: bool) -> Option<Misstep> {
     match fault {
         Fault::InvalidResponse => Some(Misstep::Invalid),
         Fault::BadGateway if work.is_sent() && !is_stale => Some(Misstep::Reset),
-        fault if fault.is_overdue() => Some(Misstep::Overdue),
+        fault if is_overdue(work, fault) => Some(Misstep::Overdue),
         _ => None,
     }
+}
+
+/// Whether the backend took longer than it may. It may have nothing to say where the answer is not meant to end.
+fn is_overdue(work: &Work, fault: &Fault) -> bool {
+    fault.is_overdue() && !work.is_endless()
 }
 
 /// What went wrong, from Pingora's error and the deadline that may have caused it.

@@ -414,7 +414,12 @@ impl ProxyHttp for Proxy {
         if let Some(stream) = ClientStream::of(session) {
             stream.end_request();
         }
-        context.work = None;
+        if let Some(work) = context.work.take()
+            && context.fault.is_none()
+        {
+            // An upgraded connection that the client has closed.
+            work.left_by_client();
+        }
         explaining::note(context);
         let explanation = context.explanation.take();
         let outcome = Outcome::of(session, context);

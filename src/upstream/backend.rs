@@ -14,6 +14,7 @@ use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
 use crate::id::BackendName;
 use crate::metrics::{RequestCounts, RequestTimes, Words};
+use crate::policy::backoff;
 use crate::policy::outlier::{Cause, Misstep, OutlierParams, Tally};
 
 /// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
@@ -37,8 +38,9 @@ pub struct Backend {
     made: Instant,
     /// Fresh connections in a row that it closed without a byte of an answer.
     broken_off: AtomicU32,
-    /// Errors in a row.
+    /// Errors in a row, and since how many microseconds after `made`.
     errors: AtomicU32,
+    errs_since: AtomicU64,
     /// Answers among those served that were errors.
     served_errors: AtomicU64,
     /// Locked only when there is an error.
@@ -78,6 +80,7 @@ impl Backend {
             made: now,
             broken_off: AtomicU32::new(0),
             errors: AtomicU32::new(0),
+            errs_since: AtomicU64::new(0),
             served_errors: AtomicU64::new(0),
             tally: Mutex::default(),
             sightings: Sightings::new(now),
@@ -105,7 +108,7 @@ impl Backend {
     }
 
     /// It turned sick, or is back, perhaps as another process: no connection to it serves another request.
-    pub(super) fn close_connections(&self) {
+    pub fn close_connections(&self) {
         self.connector.close_all();
     }
 
@@ -154,6 +157,17 @@ impl Backend {
         self.served.fetch_add(1, Relaxed);
     }
 
+    /// Counts an answer without an end of its own, which its client has ended. That says as much for the backend as what
+    /// came of it last: one that hangs is left by all.
+    pub(super) fn count_left(&self) {
+        self.served.fetch_add(1, Relaxed);
+        if self.sightings.has_spoken_since_failure() {
+            clear(&self.errors);
+        } else {
+            self.served_errors.fetch_add(1, Relaxed);
+        }
+    }
+
     /// It has begun an answer: the next connection that breaks off is the first in a row. (Whether the answer is an
     /// error shows at its end.)
     pub(super) fn note_begun(&self) {
@@ -183,14 +197,20 @@ impl Backend {
         let errors = self.served_errors.load(Relaxed);
         let well = self.served().saturating_sub(errors);
         let age = now.saturating_duration_since(self.made);
+        if run == 1 {
+            let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            self.errs_since.store(micros, Relaxed);
+        }
         let mut tally = self.tally.lock();
         let cause = tally.note(params, misstep, run, well, age)?;
         Some((cause, tally.wanted_rest()))
     }
 
-    /// Its latest answers were errors, and more than one: that may be by chance.
-    pub(super) fn fails(&self) -> bool {
-        self.errors.load(Relaxed) > 1
+    /// Nothing but errors has come of it for a while, and more than one: that may be by chance.
+    pub(super) fn fails(&self, now: Instant) -> bool {
+        let since = Duration::from_micros(self.errs_since.load(Relaxed));
+        let age = now.saturating_duration_since(self.made);
+        self.errors.load(Relaxed) > 1 && age.saturating_sub(since) >= backoff::STEP
     }
 
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.

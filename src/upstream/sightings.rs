@@ -114,6 +114,11 @@ impl Sightings {
         self.served.get(self.made)
     }
 
+    /// Whether something came of it after its latest attempt that failed.
+    pub fn has_spoken_since_failure(&self) -> bool {
+        self.heard.get(self.made) > self.failed.get(self.made)
+    }
+
     /// What a [`Moment`] keeps.
     fn stamp(&self, at: Instant) -> u64 {
         let micros = at.saturating_duration_since(self.made).as_micros();

@@ -63,12 +63,12 @@ async fn until_it_accepts(upstream: &Upstream, index: BackendIndex, ejection: u3
 async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u32) {
     loop {
         let params = &upstream.params.outlier;
-        let fails = |other: usize| upstream.backends[other].fails();
-        let (tending, waker) =
-            upstream
-                .slots
-                .lock()
-                .tend(index, params, ejection, fails, Instant::now());
+        let now = Instant::now();
+        let fails = |other: usize| upstream.backends[other].fails(now);
+        let (tending, waker) = upstream
+            .slots
+            .lock()
+            .tend(index, params, ejection, fails, now);
         wake(waker);
         match tending {
             Tending::Over => return,

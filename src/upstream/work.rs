@@ -107,13 +107,18 @@ impl Work {
         }
     }
 
-    /// The client has ended what would have had no end otherwise: then the backend has answered it.
-    pub fn ended_by_client(&mut self, now: Instant) {
-        if self.is_endless
+    /// Whether the answer that was begun is not meant to end.
+    pub fn is_endless(&self) -> bool {
+        self.is_endless
+    }
+
+    /// The client has left, which is what ends an answer that is not meant to end otherwise.
+    pub fn left_by_client(&self) {
+        if let Some(lease) = &self.lease
+            && self.is_endless
             && !self.has_erred
-            && let Some(lease) = &self.lease
         {
-            lease.backend().count_served(now, false);
+            lease.backend().count_left();
         }
     }
 

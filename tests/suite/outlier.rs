@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::busy::demos;
-use crate::harness::{Backend, Proxy, ProxyBuilder, Units, backend, get, load, post, proxy, until};
+use crate::harness::{
+    Backend, Proxy, ProxyBuilder, Units, backend, get, load, post, proxy, soon, until,
+};
+use crate::upgrade::upgrade;
 
 const DETECTION: &str = "maitred.upstreams.web.outlier_detection";
 
@@ -200,22 +203,29 @@ async fn a_request_that_crashes_whoever_serves_it_takes_nobody_out() {
 /// Streams have no end but their clients', and are good answers all the same.
 #[tokio::test]
 async fn a_stream_that_its_client_has_ended_ends_a_run_of_errors() {
-    for (has_stream, is_out_then) in [(true, false), (false, true)] {
+    for (stream, is_out_then) in [
+        (Some(get("/home")), false),
+        (Some(upgrade()), false),
+        (None, true),
+    ] {
         let a = backend("a")
             .header("Content-Type", "text/event-stream")
             .chunked()
-            .pauses_before_body(200.millis());
+            .takes(20.millis())
+            .pauses_before_body(200.millis())
+            .upgrades("");
         let (a, good) = (a.start().await, backend("good").start().await);
         let two = json!({ "consecutive_errors": 2, "error_percent": "off" });
         let lb = detecting([&a, &good], two).start().await;
         lb.health(&[("a", true), ("good", false)]).await;
         let error = get("/home?status=503");
         assert_eq!(lb.ask(error.clone()).await.status, 503);
-        if has_stream {
+        if let Some(request) = stream {
             let mut client = lb.connect().await;
-            client.send(&get("/home")).await.unwrap();
+            client.send(&request).await.unwrap();
             client.read_bytes(12).await.unwrap();
             drop(client);
+            a.release(1);
             lb.has_freed_all().await;
         }
         lb.health(&[("a", true), ("good", true)]).await;
@@ -225,8 +235,61 @@ async fn a_stream_that_its_client_has_ended_ends_a_run_of_errors() {
             a.begun() > before
         })
         .await;
-        assert_eq!(is_out(&lb, "a").await, is_out_then, "{has_stream}");
+        assert_eq!(is_out(&lb, "a").await, is_out_then);
     }
+}
+
+#[tokio::test]
+async fn a_stream_on_which_nothing_is_said_takes_nobody_out() {
+    for request in [get("/home"), upgrade()] {
+        let a = backend("a")
+            .header("Content-Type", "text/event-stream")
+            .chunked()
+            .takes(20.millis())
+            .pauses_before_body(60.secs())
+            .upgrades("");
+        let (a, good) = (a.start().await, backend("good").start().await);
+        let lb = detecting([&a, &good], strict())
+            .read_timeout(300.millis())
+            .start()
+            .await;
+        lb.health(&[("a", true), ("good", false)]).await;
+        let mut client = lb.connect().await;
+        client.send(&request).await.unwrap();
+        soon("the end", 3.secs(), client.read_until_closed()).await;
+        assert_eq!(history(&lb, "a").await, []);
+    }
+}
+
+/// It says so of a backend that hangs, too: of that, all will leave.
+#[tokio::test]
+async fn streams_that_clients_leave_do_not_hide_that_a_backend_hangs() {
+    let a = backend("a")
+        .header("Content-Type", "text/event-stream")
+        .chunked()
+        .pauses_before_body(60.secs());
+    let (a, good) = (a.start().await, backend("good").start().await);
+    let two = json!({ "consecutive_errors": 2, "error_percent": "off" });
+    let lb = detecting([&a, &good], two)
+        .backend_key("a", "max_in_flight", 10)
+        .response_header_timeout(300.millis())
+        .start()
+        .await;
+    lb.health(&[("a", true), ("good", false)]).await;
+    let mut client = lb.connect().await;
+    client.send(&get("/home")).await.unwrap();
+    client.read_bytes(12).await.unwrap();
+    let hangs = get("/home?takes=5000");
+    assert_eq!(lb.ask(hangs.clone()).await.status, 504);
+    drop(client);
+    tokio::time::sleep(100.millis()).await;
+    lb.health(&[("a", true), ("good", true)]).await;
+    until("it is asked again", 5.secs(), async || {
+        lb.ask(hangs.clone()).await;
+        a.begun() == 3
+    })
+    .await;
+    assert!(is_out(&lb, "a").await);
 }
 
 #[tokio::test]

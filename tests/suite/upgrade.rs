@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::harness::{Backend, Client, Proxy, Request, Units, backend, get, proxy, soon, until};
 
-fn upgrade() -> Request {
+pub fn upgrade() -> Request {
     get("/home")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")

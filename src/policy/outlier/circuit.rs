@@ -26,7 +26,9 @@ enum State {
     Probation {
         ejection: Ejection,
         since: Duration,
-        /// The trial under way.
+        /// How many trials there were before: later numbers belong to this probation.
+        before: u32,
+        /// The latest trial, while it keeps others from being one.
         trial: Option<Trial>,
         /// Nobody has come whose request may be repeated: anybody's will do.
         takes_any: bool,
@@ -184,8 +186,8 @@ impl Circuit {
 
     /// Time has passed since this ejection. While nobody else is well (nobody else may have requests, so that clients
     /// wait for exactly this backend, or all others fail them as well), every short step is a trial; once somebody is
-    /// again, trials come less and less often, until the rest is over. One that takes longer than any backend may (its client is slow to
-    /// send it, or to take the answer) decides nothing any more, and another may be one beside it.
+    /// again, trials come less and less often, until the rest is over. Beside one that takes longer than any backend may
+    /// to begin an answer (its client is slow to send it, or the answer is long) there may be another.
     pub fn tend(
         &mut self,
         params: &OutlierParams,
@@ -205,6 +207,7 @@ impl Circuit {
                     self.state = State::Probation {
                         ejection,
                         since: now,
+                        before: self.trials,
                         trial: None,
                         takes_any: false,
                     };
@@ -217,6 +220,7 @@ impl Circuit {
                 since,
                 trial,
                 takes_any,
+                ..
             } if ejection.number == number => {
                 if let Some(Trial { seen, .. }) = trial
                     && now.saturating_sub(*seen.get_or_insert(now)) >= params.longest_trial
@@ -264,7 +268,7 @@ impl Circuit {
 
     /// That request was answered. Says whether that brings the backend back.
     pub fn trial_went_well(&mut self, number: u32, now: Duration) -> bool {
-        let is_its = self.is_under_way(number);
+        let is_its = self.is_of_probation(number);
         if is_its {
             self.close(now);
         }
@@ -281,21 +285,22 @@ impl Circuit {
         now: Duration,
     ) -> Option<Ejection> {
         let State::Probation {
-            ejection,
-            since,
-            trial,
-            ..
+            ejection, since, ..
         } = self.state
         else {
             return None;
         };
-        if trial.is_none_or(|trial| trial.number != number) {
+        if !self.is_of_probation(number) {
             return None;
         }
         let is_early = ejection.until.is_none_or(|until| until > since);
         let until = match is_early {
             true => ejection.until,
-            false => Some(self.rest_until(params, wanted_rest, now)),
+            false => {
+                // The others may be well for long: it is an outlier now.
+                self.has_company = false;
+                Some(self.rest_until(params, wanted_rest, now))
+            }
         };
         Some(self.open(ejection.cause, until, now))
     }
@@ -303,17 +308,14 @@ impl Circuit {
     /// That request came to nothing that could be held against the backend, or was never sent. Says whether another
     /// may be the trial now.
     pub fn trial_undecided(&mut self, number: u32) -> bool {
-        let is_its = self.is_under_way(number);
-        if let State::Probation { trial, .. } = &mut self.state
-            && is_its
-        {
-            *trial = None;
+        match &mut self.state {
+            State::Probation { trial, .. } => trial.take_if(|it| it.number == number).is_some(),
+            _ => false,
         }
-        is_its
     }
 
-    fn is_under_way(&self, number: u32) -> bool {
-        matches!(self.state, State::Probation { trial: Some(trial), .. } if trial.number == number)
+    fn is_of_probation(&self, number: u32) -> bool {
+        matches!(self.state, State::Probation { before, .. } if number > before)
     }
 
     /// It accepts connections: it is back, if it is out by this ejection still.

@@ -27,15 +27,20 @@ impl Slots {
             return None;
         }
         let age = self.age(now);
-        let is_recent = |seen: Duration| age.saturating_sub(seen) <= 2 * STEP;
-        let has_company = self.nobody_well.is_some_and(is_recent);
+        let has_company = self.has_company(age);
         self.change(index, now, |account| {
-            let ejection = account.circuit.eject(params, cause, wanted_rest, age);
+            let ejection = account.circuit.eject(params, cause, wanted_rest, age)?;
             if has_company {
                 account.circuit.note_company();
             }
-            ejection
+            Some(ejection)
         })
+    }
+
+    /// Whether nobody was well a moment ago.
+    fn has_company(&self, age: Duration) -> bool {
+        let is_recent = |seen: Duration| age.saturating_sub(seen) <= 2 * STEP;
+        self.nobody_well.is_some_and(is_recent)
     }
 
     fn may_eject(&self, index: BackendIndex, params: &OutlierParams) -> bool {
@@ -116,8 +121,12 @@ impl Slots {
         now: Instant,
     ) -> Option<Ejection> {
         let age = self.age(now);
+        let has_company = self.has_company(age);
         let circuit = &mut self.accounts[index.0].circuit;
         let ejection = circuit.trial_failed(params, trial, wanted_rest, age);
+        if ejection.is_some() && has_company {
+            circuit.note_company();
+        }
         self.count_trials();
         ejection
     }

@@ -258,7 +258,7 @@ fn tend(upstream: &Upstream, after: Duration) {
         BackendIndex(0),
         params,
         ejection.number,
-        |other| upstream.backends[other].fails(),
+        |other| upstream.backends[other].fails(now),
         now,
     );
 }
