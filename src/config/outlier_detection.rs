@@ -54,7 +54,7 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         "max_ejection",
         ("5m, at least `base_ejection`", LONGEST.max(base_ejection)),
         duration(),
-        "The longest rest. After so long without another one, the next is the first again.",
+        "The longest rest. Each is forgotten after as long in good health.",
     );
     if longest < base_ejection {
         section.fail("max_ejection", "shorter than base_ejection");

@@ -46,7 +46,7 @@ struct Trial {
 #[derive(Clone, Copy, Debug)]
 pub struct Circuit {
     state: State,
-    /// How often in a row it was ejected for errors.
+    /// How many rests it has had that are not forgotten; of the longest ones, the first.
     streak: u32,
     /// When it was closed last.
     well_since: Duration,
@@ -137,15 +137,27 @@ impl Circuit {
         let until = match cause.is_refusal() {
             true => None,
             false => {
-                // As long as the longest rest in good health: what fails less often than that is out for a small
-                // part of the time, however short its rests are.
-                if now.saturating_sub(self.well_since) >= params.max_ejection {
-                    self.streak = 0;
-                }
+                self.forget_rests(params, now);
                 Some(self.rest_until(params, wanted_rest, now))
             }
         };
         Some(self.open(cause, until, now))
+    }
+
+    /// Each after as long in good health: so a backend that fails from time to time rests about as long as it served.
+    fn forget_rests(&mut self, params: &OutlierParams, now: Duration) {
+        let mut well = now.saturating_sub(self.well_since);
+        while let Some(last) = self.last_rest(params)
+            && let Some(left) = well.checked_sub(last)
+        {
+            well = left;
+            self.streak -= 1;
+        }
+    }
+
+    /// The last one that is not forgotten.
+    fn last_rest(&self, params: &OutlierParams) -> Option<Duration> {
+        Some(params.rest(self.streak.checked_sub(1)?))
     }
 
     fn rest_until(
@@ -155,7 +167,9 @@ impl Circuit {
         now: Duration,
     ) -> Duration {
         let rest = params.rest(self.streak);
-        self.streak = self.streak.saturating_add(1);
+        if self.last_rest(params) != Some(params.max_ejection) {
+            self.streak += 1;
+        }
         now + rest.max(wanted_rest.min(params.max_ejection))
     }
 

@@ -103,16 +103,36 @@ fn each_trial_that_fails_doubles_the_rest_up_to_the_longest() {
 }
 
 #[test]
-fn what_was_is_forgotten_after_the_longest_rest_in_good_health() {
-    for (well, expected) in [(299, 20), (300, 10)] {
+fn each_rest_is_forgotten_after_as_long_in_good_health() {
+    // Rests of 10, 20, 40 s before.
+    for (well, expected) in [(39, 80), (40, 40), (59, 40), (60, 20), (69, 20), (70, 10)] {
         let mut case = Case::new();
         case.eject(Cause::ConsecutiveErrors);
+        for _ in 0..2 {
+            case.rest();
+            case.fail_trial();
+        }
         case.rest();
         case.pass_trial();
         case.now += seconds(well);
         case.eject(Cause::ConsecutiveErrors);
         assert_eq!(case.rest(), seconds(expected), "{well}");
     }
+}
+
+#[test]
+fn of_the_longest_rests_one_is_remembered() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors);
+    for _ in 0..20 {
+        case.rest();
+        case.fail_trial();
+    }
+    case.rest();
+    case.pass_trial();
+    case.now += seconds(300 + 160);
+    case.eject(Cause::ConsecutiveErrors);
+    assert_eq!(case.rest(), seconds(160));
 }
 
 #[test]
@@ -506,7 +526,8 @@ struct Naive {
     before: u32,
     rests_since: u64,
     rests_until: u64,
-    rests: u32,
+    /// Those that are not forgotten.
+    rests: Vec<u64>,
     well_since: u64,
     has_company: bool,
     early: u32,
@@ -514,9 +535,12 @@ struct Naive {
 
 impl Naive {
     fn rest(&mut self, wanted: u64) {
-        let rest = (0..self.rests).fold(10_000u64, |rest, _| rest.saturating_mul(2));
-        let rest = rest.min(300_000).max((wanted * 1_000).min(300_000));
-        self.rests += 1;
+        let last = self.rests.last().copied();
+        let rest = last.map_or(10_000, |last| (2 * last).min(300_000));
+        if last != Some(300_000) {
+            self.rests.push(rest);
+        }
+        let rest = rest.max((wanted * 1_000).min(300_000));
         self.open();
         self.rests_until = self.now + rest;
     }
@@ -545,8 +569,9 @@ impl Naive {
             self.refuses = true;
             return self.open();
         }
-        if self.now - self.well_since >= 300_000 {
-            self.rests = 0;
+        let mut well = self.now - self.well_since;
+        while self.rests.last().is_some_and(|last| *last <= well) {
+            well -= self.rests.pop().unwrap();
         }
         self.rest(wanted);
     }
