@@ -23,6 +23,11 @@ use crate::upstream::Work;
 /// How many interim answers a request may have.
 const INTERIM_MAX: u32 = 100;
 
+/// How often a request may have met a connection that had ended before, and within what time that shows: after that it
+/// is the request that the backend breaks off, as it would on any connection.
+const STALE_MAX: u32 = 2;
+const STALE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// The backend has the whole request: its answer is due, and it works on it whether the client stays
 /// or not.
 pub(super) fn await_answer(session: &Session, context: &Context) {
@@ -78,11 +83,6 @@ pub(super) fn end_work(session: &Session, context: &mut Context) {
         stream.backend_is_done(socket);
     }
 }
-
-/// How often a request may have met a connection that had ended before, and within what time that shows: after that it
-/// is the request that the backend breaks off, as it would on any connection.
-const STALE_MAX: u32 = 2;
-const STALE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Ends a failed attempt: tells why, gives the lease back (now, or when the backend has let go)
 /// and decides whether there is another.

@@ -264,7 +264,7 @@ impl fmt::Display for Outage {
             Some(rest) if !self.is_on_probation => {
                 write!(
                     formatter,
-                    "{why}; it is tried again in {:.1} s",
+                    "{why}; it is tried again within {:.1} s",
                     rest.as_secs_f64()
                 )
             }

@@ -84,7 +84,7 @@ async fn five_answers_502_503_or_504_in_a_row_take_a_backend_out() {
         assert!(rest > 5.0 && rest <= 10.0, "{rest}");
         let why = shown["why_not"].as_str().unwrap();
         assert!(
-            why.starts_with("it failed too many requests in a row; it is tried again in "),
+            why.starts_with("it failed too many requests in a row; it is tried again within "),
             "{why}"
         );
     }

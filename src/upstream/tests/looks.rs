@@ -135,7 +135,7 @@ fn who_is_ejected_for_errors_is_shown_with_its_cause_and_its_rest() {
         let upstream = out_for(cause);
         assert_eq!(why_not(&upstream), ["ejected", "", ""]);
         let told = told(&upstream);
-        let expected = format!("{why}; it is tried again in ");
+        let expected = format!("{why}; it is tried again within ");
         let seconds = told.strip_prefix(&expected).unwrap();
         let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
         assert!((9.0..=10.0).contains(&seconds), "{seconds}");

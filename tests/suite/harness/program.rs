@@ -128,9 +128,11 @@ impl Program {
     pub fn rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.id());
         let status = fs::read_to_string(&path).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
         let kibibytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kibibytes.expect("Linux tells VmRSS in kB") * 1024
+        kibibytes.expect("Linux tells RssAnon in kB") * 1024
     }
 
     /// The parent first: it would replace a child that ended before it.
