@@ -363,7 +363,10 @@ async fn who_follows_sees_each_event_once_and_goes_on_where_he_was() {
 
 /// Makes some thousand events.
 async fn overflow(lb: &Proxy, names: &[String]) {
-    for round in 0..60 {
+    const ROUNDS: usize = 60;
+    let last = async || events(lb).await.last().unwrap()["id"].as_u64().unwrap();
+    let told = last().await + (ROUNDS * names.len()) as u64;
+    for round in 0..ROUNDS {
         let healthy = round % 2 == 1;
         let said: Vec<_> = names.iter().map(|name| (name.as_str(), healthy)).collect();
         lb.site().health(&said);
@@ -373,6 +376,8 @@ async fn overflow(lb: &Proxy, names: &[String]) {
         })
         .await;
     }
+    // A verdict is in force a moment before it is told.
+    until("all is told", 2.secs(), async || last().await == told).await;
 }
 
 async fn twenty() -> (Backend, Proxy, Vec<String>) {
