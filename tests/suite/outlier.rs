@@ -42,7 +42,15 @@ async fn history(lb: &Proxy, backend: &str) -> Vec<(String, String, f64)> {
 }
 
 async fn is_out(lb: &Proxy, backend: &str) -> bool {
-    !lb.is_eligible(backend).await
+    let is_out = !lb.is_eligible(backend).await;
+    if is_out {
+        // An ejection is in force a moment before it is told.
+        until("it is told", 2.secs(), async || {
+            !history(lb, backend).await.is_empty()
+        })
+        .await;
+    }
+    is_out
 }
 
 /// Waits until the backend's ejection is in this state; `null`: it is not ejected.
