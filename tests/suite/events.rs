@@ -118,16 +118,19 @@ async fn what_the_report_says_of_a_backend_is_told_when_it_changes() {
         json!({ "kind": "weight_changed", "backend": "a", "from": 1, "to": 3 }),
     )
     .await;
-    let of_b = events(&lb).await;
-    let of_b = of_b.iter().filter(|event| event["backend"] == "b");
-    let kinds: Vec<_> = of_b.map(|event| event["kind"].as_str().unwrap()).collect();
     let expected = [
         "backend_admitted",
         "backend_kept_out",
         "backend_kept_out",
         "backend_admitted",
     ];
-    assert_eq!(kinds, expected);
+    until("so much is told of it", 2.secs(), async || {
+        let of_b = events(&lb).await;
+        let of_b = of_b.iter().filter(|event| event["backend"] == "b");
+        of_b.map(|event| event["kind"].as_str().unwrap())
+            .eq(expected)
+    })
+    .await;
     let log = lb.log();
     assert_eq!(log.matches("kept out by the report").count(), 2, "{log}");
 }

@@ -186,7 +186,12 @@ async fn what_the_file_says_in_vain_is_told_once_per_change() {
 async fn the_status_tells_how_long_a_change_took_to_be_in_force() {
     let lb = proxy().upstream("web", &two().await).start().await;
     lb.health(&[("a", false)]).await;
-    let in_force = lb.status().await["report"]["in_force"].clone();
+    let in_force = async || lb.status().await["report"]["in_force"].clone();
+    until("a change is known", 2.secs(), async || {
+        !in_force().await["since_notice_seconds"].is_null()
+    })
+    .await;
+    let in_force = in_force().await;
     let noticed = in_force["since_notice_seconds"].as_f64().unwrap();
     let changed = in_force["since_change_seconds"].as_f64().unwrap();
     assert!(noticed > 0.0 && noticed < 1.0, "{in_force}");
