@@ -47,6 +47,11 @@ impl Account {
         self.terms.admitted && self.circuit.is_closed()
     }
 
+    /// It is eligible, and some of its slots are for requests that come.
+    pub(super) fn may_serve(&self) -> bool {
+        self.is_eligible() && self.abandoned < self.terms.max_in_flight
+    }
+
     /// It is to have one request, and there is room for it.
     pub(super) fn wants_trial(&self) -> bool {
         self.terms.admitted && self.circuit.wants_trial() && !self.is_full()

@@ -206,11 +206,16 @@ impl Backend {
         Some((cause, tally.wanted_rest()))
     }
 
-    /// Nothing but errors has come of it for a while, and more than one: that may be by chance.
+    /// Nothing but errors has come of it of late, and more than one: that may be by chance.
+    pub(super) fn errs(&self) -> bool {
+        self.errors.load(Relaxed) > 1
+    }
+
+    /// It has been so for a while.
     pub(super) fn fails(&self, now: Instant) -> bool {
         let since = Duration::from_micros(self.errs_since.load(Relaxed));
         let age = now.saturating_duration_since(self.made);
-        self.errors.load(Relaxed) > 1 && age.saturating_sub(since) >= backoff::STEP
+        self.errs() && age.saturating_sub(since) >= backoff::STEP
     }
 
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.

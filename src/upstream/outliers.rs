@@ -50,10 +50,16 @@ impl Upstream {
             return self.trial_failed(index, trial, misstep, now);
         }
         let backend = self.backend(index);
-        if !backend.has_settled(lease.since())
-            && let Some((cause, wanted_rest)) = backend.count_error(params, misstep, now)
-        {
+        if backend.has_settled(lease.since()) {
+            return;
+        }
+        if let Some((cause, wanted_rest)) = backend.count_error(params, misstep, now) {
             self.eject(index, cause, wanted_rest, Some(misstep));
+        }
+        if backend.errs() {
+            let errs = |other: usize| self.backends[other].errs();
+            let wakers = self.slots.lock().hurry(errs, now);
+            wake(wakers);
         }
     }
 

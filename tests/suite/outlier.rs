@@ -471,6 +471,29 @@ async fn while_nobody_else_is_eligible_whoever_waits_is_soon_the_trial() {
     }
 }
 
+/// They may be well long since, and there is nobody else to hide from clients that it fails.
+#[tokio::test]
+async fn when_the_last_one_begins_to_fail_those_that_rest_are_tried_at_once() {
+    for slots in [1, 100] {
+        let [bad, good] = bad_and_good(503).await;
+        let detection = json!({ "base_ejection": "60s" });
+        let lb = detecting([&bad, &good], detection)
+            .key("maitred.upstreams.web.retry.on", json!([503]))
+            .backend_key("good", "max_in_flight", slots)
+            .start()
+            .await;
+        asks_until_out(&lb, "bad", "/home").await;
+        bad.turns(200);
+        // As long as one that rests is left alone whatever happens.
+        tokio::time::sleep(600.millis()).await;
+        let clients = load(lb.address()).clients(20).spawn();
+        until("good is at work", 5.secs(), async || good.begun() > 40).await;
+        good.turns(503);
+        until("bad is back", 5.secs(), async || bad.served() > 40).await;
+        clients.stop().await.assert_none_failed();
+    }
+}
+
 #[tokio::test]
 async fn a_trial_whose_client_leaves_decides_nothing() {
     let bad = backend("bad").status(503).held().start().await;

@@ -218,13 +218,7 @@ impl Circuit {
                 let left = until.saturating_sub(now);
                 let rested = now.saturating_sub(ejection.since);
                 if left.is_zero() || self.is_tried_early(rested, is_other_well) {
-                    self.state = State::Probation {
-                        ejection,
-                        since: now,
-                        before: self.trials,
-                        trial: None,
-                        takes_any: false,
-                    };
+                    self.put_on_probation(ejection, now);
                     return Tending::Look(STEP.min(params.base_ejection));
                 }
                 Tending::Look(left.min(STEP))
@@ -247,6 +241,26 @@ impl Circuit {
             }
             _ => Tending::Over,
         }
+    }
+
+    /// Nobody else is well just now, which may be by chance: one that has rested for a step is tried.
+    pub fn hurry(&mut self, now: Duration) {
+        if let State::Open(ejection) = self.state
+            && ejection.until.is_some()
+            && now.saturating_sub(ejection.since) >= STEP
+        {
+            self.put_on_probation(ejection, now);
+        }
+    }
+
+    fn put_on_probation(&mut self, ejection: Ejection, now: Duration) {
+        self.state = State::Probation {
+            ejection,
+            since: now,
+            before: self.trials,
+            trial: None,
+            takes_any: false,
+        };
     }
 
     fn is_tried_early(&mut self, rested: Duration, is_other_well: bool) -> bool {

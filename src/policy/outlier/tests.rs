@@ -196,6 +196,22 @@ fn nobody_else_makes_every_step_a_trial_and_early_ones_cost_no_longer_rest() {
 }
 
 #[test]
+fn it_is_tried_at_once_where_that_is_wanted_but_not_twice_in_a_step() {
+    let mut case = Case::new();
+    case.eject(Cause::ConsecutiveErrors);
+    let until = case.circuit.ejection().unwrap().until;
+    let moment = Duration::from_millis(1);
+    for _ in 0..3 {
+        case.now += STEP - moment;
+        case.circuit.hurry(case.now);
+        assert!(!case.circuit.is_on_probation());
+        case.now += moment;
+        case.circuit.hurry(case.now);
+        assert_eq!(case.fail_trial().unwrap().until, until);
+    }
+}
+
+#[test]
 fn an_early_trial_that_fails_late_costs_no_longer_rest_either() {
     let mut case = Case::new();
     case.is_other_well = false;
@@ -485,6 +501,7 @@ enum Step {
     Tend {
         is_other_well: bool,
     },
+    Hurry,
     Eject {
         is_refusal: bool,
         wanted: u64,
@@ -500,6 +517,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..20_000u64).prop_map(Step::Pass),
         4 => prop::bool::weighted(0.8).prop_map(|is_other_well| Step::Tend { is_other_well }),
+        2 => Just(Step::Hurry),
         2 => (prop::bool::weighted(0.2), 0..600u64)
             .prop_map(|(is_refusal, wanted)| Step::Eject { is_refusal, wanted }),
         3 => Just(Step::Begin),
@@ -584,11 +602,8 @@ impl Naive {
         if !self.is_out || self.refuses || self.is_on_probation {
             return;
         }
-        self.before = self.begun;
-        self.is_early = self.now < self.rests_until;
-        if !self.is_early {
-            self.is_on_probation = true;
-            return;
+        if self.now >= self.rests_until {
+            return self.try_it();
         }
         if !is_other_well {
             (self.has_company, self.early) = (true, 0);
@@ -599,8 +614,21 @@ impl Naive {
         };
         if self.has_company && self.now - self.rests_since >= 500 * steps {
             self.early += u32::from(is_other_well);
-            self.is_on_probation = true;
+            self.try_it();
         }
+    }
+
+    fn hurry(&mut self) {
+        let rests = self.is_out && !self.refuses && !self.is_on_probation;
+        if rests && self.now - self.rests_since >= 500 {
+            self.try_it();
+        }
+    }
+
+    fn try_it(&mut self) {
+        self.before = self.begun;
+        self.is_early = self.now < self.rests_until;
+        self.is_on_probation = true;
     }
 
     fn end(&mut self, trial: u32, end: Option<bool>) {
@@ -636,6 +664,10 @@ proptest! {
                     case.is_other_well = is_other_well;
                     case.tend();
                     naive.tend(is_other_well);
+                }
+                Step::Hurry => {
+                    case.circuit.hurry(case.now);
+                    naive.hurry();
                 }
                 Step::Eject { is_refusal, wanted } => {
                     let cause = match is_refusal {

@@ -72,8 +72,7 @@ impl Slots {
         fails: impl Fn(usize) -> bool,
         now: Instant,
     ) -> (Tending, Option<Waker>) {
-        let mut accounts = self.accounts.iter().enumerate();
-        let is_other_well = accounts.any(|(other, account)| account.is_eligible() && !fails(other));
+        let is_other_well = self.is_anyone_well(fails);
         let age = self.age(now);
         if !is_other_well {
             self.nobody_well = Some(age);
@@ -86,6 +85,29 @@ impl Slots {
         }
         self.count_trials();
         (tending, self.offer_trial(Some(now)).flatten())
+    }
+
+    /// An eligible backend has begun to err. If all of them do, those that rest are tried now: they may be well long
+    /// since, and there is nobody else to serve what fails meanwhile.
+    pub(in super::super) fn hurry(
+        &mut self,
+        errs: impl Fn(usize) -> bool,
+        now: Instant,
+    ) -> Vec<Waker> {
+        if self.is_anyone_well(errs) {
+            return Vec::new();
+        }
+        let age = self.age(now);
+        for account in &mut self.accounts {
+            account.circuit.hurry(age);
+        }
+        self.count_trials();
+        self.hand_out(now)
+    }
+
+    fn is_anyone_well(&self, errs: impl Fn(usize) -> bool) -> bool {
+        let mut accounts = self.accounts.iter().enumerate();
+        accounts.any(|(index, account)| account.may_serve() && !errs(index))
     }
 
     /// It was ejected for errors, and is found to refuse connections. Says whether it is out by that still.
@@ -161,8 +183,15 @@ impl Slots {
 
     /// Gives a trial to a request that comes, if it may have one.
     pub(super) fn seat_on_trial(&mut self, ask: &Ask) -> Option<Seat> {
-        let is_alone = self.eligible == 0;
-        let is_fit = is_alone || matches!(ask, Ask::First(guest) if guest.is_repeatable);
+        let is_fit = match ask {
+            _ if self.eligible == 0 => true,
+            Ask::First(guest) => guest.is_repeatable,
+            // There is only the one left that failed it.
+            Ask::Again(_, Some(avoided)) => {
+                self.eligible == 1 && self.accounts[avoided.0].is_eligible()
+            }
+            Ask::Again(_, None) => false,
+        };
         let mut accounts = self.accounts.iter().enumerate();
         let index = accounts.position(|(index, account)| {
             let avoids = matches!(ask, Ask::Again(_, Some(avoided)) if avoided.0 == index);

@@ -298,6 +298,42 @@ async fn only_while_nobody_else_is_well_is_its_rest_cut_short() {
     }
 }
 
+#[tokio::test]
+async fn who_has_all_its_slots_at_requests_that_were_given_up_on_is_not_well() {
+    for (slots, is_cut_short) in [(1, true), (2, false)] {
+        let upstream = all_may_be_out(Duration::from_secs(10), &[1, slots]);
+        eject(&upstream);
+        let lease = seated(&upstream);
+        lease.abandon();
+        tend(&upstream, Duration::from_secs(1));
+        let outage = upstream.view().backends[0].outage.unwrap();
+        assert_eq!(outage.is_on_probation, is_cut_short);
+    }
+}
+
+/// Its retry would have nowhere else to go but to the one that has just failed it.
+#[tokio::test]
+async fn who_rests_is_tried_at_once_when_all_others_err() {
+    for (errors, is_tried) in [(0, false), (1, false), (2, true)] {
+        let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1]);
+        let (params, now) = (OutlierParams::default(), Instant::now());
+        eject(&upstream);
+        let failed = seated(&upstream);
+        for _ in 0..errors {
+            upstream.backends[1].count_error(&params, Misstep::Reset, now);
+        }
+        let errs = |other: usize| upstream.backends[other].errs();
+        let later = now + Duration::from_secs(1);
+        drop(upstream.slots.lock().hurry(errs, later));
+        let again = Ask::Again(failed.ticket(), Some(failed.index()));
+        drop(failed);
+        let Arrival::Seated(lease) = upstream.arrive(again) else {
+            panic!("has to wait");
+        };
+        assert_eq!(lease.index() == BackendIndex(0), is_tried);
+    }
+}
+
 /// The first that is back leaves it the only one that fails, and it is taken out for that only now.
 #[tokio::test]
 async fn who_failed_with_all_others_is_tried_early_though_one_of_them_is_back() {
