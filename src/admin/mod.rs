@@ -89,7 +89,7 @@ impl Admin {
 
     fn scraped(&self, header: &HeaderMap) -> warp::reply::Response {
         let admin = self.clone();
-        scrape(header, move |page| admin.write(page)).into_response()
+        scrape(header, &self.process, move |page| admin.write(page)).into_response()
     }
 
     fn ready(&self) -> warp::reply::Response {

@@ -29,13 +29,13 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         "error_window",
         "10s",
         duration(),
-        "For how long requests are counted for `error_percent` and `latency_factor`.",
+        "For how long requests are counted for `error_percent`, and how often times are compared for `latency_factor`.",
     );
     let min_requests = section.value(
         "min_requests",
         "20",
         scalar::integer(1..=1_000_000),
-        "How many requests there have to be in that time.",
+        "How many requests there have to be in that time; for `latency_factor` they are added up until there are.",
     );
     let latency_factor = section.value(
         "latency_factor",
@@ -63,8 +63,8 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         "max_ejection_percent",
         "50",
         scalar::integer(0..=100),
-        "Of 100 backends that the health file admits, how many may be out; rounded down, so one alone never is. It \
-         is no limit for backends that refuse connections or break fresh ones off: they are out at once.",
+        "Of 100 backends that the health file admits, how many may be out; rounded down: below 100 one alone never is. \
+         It is no limit for backends that refuse connections or, while another is eligible, break fresh ones off.",
     );
     section.finish();
     OutlierParams {

@@ -118,7 +118,12 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
             "Between two pieces of an answer's body, or of what the backend sends after an upgrade \
              (WebSocket).",
         ),
-        write: section.value("write", "30s", duration(), "One write to a backend."),
+        write: section.value(
+            "write",
+            "30s",
+            duration(),
+            "How long a backend may take nothing of what is sent to it.",
+        ),
         idle: section.value(
             "idle",
             "1s",

@@ -78,6 +78,7 @@ impl Explanation {
             "kept_out": survey.counts.kept_out,
             "backend": backend.map(|backend| backend.name()),
             "handed_over": chosen.is_some() && survey.chosen().is_none(),
+            "trial": attempt.is_trial,
             "seated_seconds": self.seconds(attempt.seated.map(|(at, _)| at)),
             "sent_seconds": self.seconds(attempt.sent),
             "answered_seconds": self.seconds(attempt.answered),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::upstream::{Backend, BackendIndex, Survey, Upstream};
+use crate::upstream::{Backend, BackendIndex, Lease, Survey, Upstream};
 
 /// How many attempts are noted: the first ones, and the last in place of the one before it.
 const ATTEMPTS_MAX: usize = 8;
@@ -67,6 +67,8 @@ pub struct Attempt {
     pub(super) survey: Survey,
     /// When it had its slot, and whose.
     pub(super) seated: Option<(Instant, BackendIndex)>,
+    /// It was to tell whether the backend is well again.
+    pub(super) is_trial: bool,
     pub(super) sent: Option<Instant>,
     pub(super) answered: Option<Instant>,
     pub(super) served: Option<Instant>,
@@ -141,6 +143,7 @@ impl Explanation {
             asked: now,
             survey: Survey::default(),
             seated: None,
+            is_trial: false,
             sent: None,
             answered: None,
             served: None,
@@ -167,9 +170,10 @@ impl Explanation {
 }
 
 impl Attempt {
-    /// It has a slot of this backend.
-    pub fn seated(&mut self, index: BackendIndex, now: Instant) {
-        self.seated = Some((now, index));
+    /// It has this slot.
+    pub fn seated(&mut self, lease: &Lease, now: Instant) {
+        self.seated = Some((now, lease.index()));
+        self.is_trial = lease.is_trial();
     }
 
     /// How far the backend came: when it was sent the request, and how long it took to its header and its last byte.

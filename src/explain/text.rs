@@ -49,20 +49,16 @@ impl Explanation {
         };
         let counts = attempt.survey.counts;
         let all = counts.free + counts.full + counts.ejected + counts.kept_out;
+        if attempt.is_trial {
+            return "it had been ejected, and this request was to tell whether it is well again"
+                .to_owned();
+        }
         if attempt.survey.chosen().is_none() {
             let waited = shown(seated.saturating_duration_since(attempt.asked));
             let before = attempt.survey.waiting;
             return format!(
                 "none of {all} had a free slot, so it waited for {waited} with {before} before it, and was handed the one that became free"
             );
-        }
-        if attempt
-            .survey
-            .chosen()
-            .is_some_and(|one| one.condition == "probation")
-        {
-            return "it had been ejected, and this request was to tell whether it is well again"
-                .to_owned();
         }
         let free = counts.free;
         let balance = self.upstream.as_ref().map(|place| place.0.params().balance);

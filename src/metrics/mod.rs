@@ -111,7 +111,8 @@ pub static ATTEMPTS: Metric = counter(
 /// Labels: `upstream`, `backend`, `cause` (of the event `backend_ejected`).
 pub static EJECTIONS: Metric = counter(
     "maitred_ejections",
-    "How often a backend was taken out, and what for; a trial that failed counts once more.",
+    "How often a backend was taken out, and what for. A trial after the rest that fails \
+     counts once more; so does one that failed requests and is then found to refuse connections.",
 );
 /// Labels: `upstream`.
 pub static WAITING: Metric = gauge("maitred_queue_waiting", "Requests that wait for a slot.");
@@ -189,7 +190,8 @@ pub static CONNECTIONS_OPEN: Metric = gauge(
 /// Of the runtimes that serve clients.
 pub static TASKS: Metric = gauge(
     "maitred_tasks",
-    "Tasks of the runtimes that serve clients: one for each connection, others for abandoned requests.",
+    "Tasks of the runtimes that serve clients: one for each connection, for each abandoned request, for each backend \
+     that is out and for each to which connections are open.",
 );
 /// Of the process.
 pub static LOG_DROPPED: Metric = counter(

@@ -1,7 +1,6 @@
 //! The page that Prometheus reads, in the OpenMetrics text format, by `prometheus_client`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -18,25 +17,21 @@ pub struct Page<'a>(DescriptorEncoder<'a>);
 /// A metric with its samples in the making.
 pub struct Family<'a>(MetricEncoder<'a>);
 
-/// A page with the metrics that `write` puts on it.
+/// A page with the metrics that `write` puts on it, which is likely to have about so many bytes.
 ///
 /// # Errors
 /// When `write` has one.
 pub(super) fn page(
+    bytes: usize,
     write: impl Fn(&mut Page<'_>) -> fmt::Result + Send + Sync + 'static,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Written(write)));
-    // As large as the last one and a bit: growing, it would take up to three times its size.
-    let last = LENGTH.load(Relaxed);
-    let mut page = String::with_capacity(last + last / 16);
+    // Growing from nothing, it would take up to three times its size.
+    let mut page = String::with_capacity(bytes + bytes / 16);
     text::encode(&mut page, &registry)?;
-    LENGTH.store(page.len(), Relaxed);
     Ok(page)
 }
-
-/// How long the last page was: of a thousand backends, megabytes.
-static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
 struct Written<F>(F);
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -67,6 +68,8 @@ const HASH_BITS: u32 = 48;
 pub struct Process {
     started: SystemTime,
     loads: Mutex<Loads>,
+    /// How long its last page of metrics was: of a thousand backends, megabytes.
+    pub(super) page_bytes: AtomicUsize,
 }
 
 /// What became of the configuration.
@@ -90,6 +93,7 @@ impl Process {
                 at: started,
                 was_last_right: true,
             }),
+            page_bytes: AtomicUsize::new(0),
         }
     }
 

@@ -5,27 +5,31 @@
 //! neither a unit nor an end.
 
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::Process;
 use super::page::{Page, page};
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// The answer to a request with this header: the page that `write` makes.
+/// The answer to a request with this header: the page that `write` makes. `process` remembers its size.
 pub fn scrape(
     header: &HeaderMap,
+    process: &Process,
     write: impl Fn(&mut Page<'_>) -> fmt::Result + Send + Sync + 'static,
 ) -> Response<String> {
     let mut response = Response::default();
-    let Ok(page) = page(write) else {
+    let Ok(page) = page(process.page_bytes.load(Relaxed), write) else {
         // Only by a defect: it is written into a string.
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         return response;
     };
+    process.page_bytes.store(page.len(), Relaxed);
     let (kind, page) = match wants_open_metrics(header) {
         true => (OPEN_METRICS, page),
         false => (TEXT, as_text(&page)),
@@ -79,7 +83,8 @@ mod tests {
 
     fn scraped(accept: Option<&'static str>) -> (HeaderValue, String) {
         let accept = accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept)));
-        let response = scrape(&accept.into_iter().collect(), |page| {
+        let header = accept.into_iter().collect();
+        let response = scrape(&header, &Process::new(0), |page| {
             let hostile = [("reason", "a\\b\"c\nd")];
             page.metric(&RETRIES)?.count(&hostile, 3_u64)?;
             page.metric(&REPORT_AGE)?.gauge(&NO_LABELS, 0.5)

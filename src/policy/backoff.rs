@@ -20,8 +20,8 @@ pub fn steps_before(trial: u32) -> u32 {
 }
 
 /// Whether a trial is due after `steps` steps without one.
-pub fn is_due(trial: u32, steps: u32, others_eligible: bool) -> bool {
-    !others_eligible || steps >= steps_before(trial)
+pub fn is_due(trial: u32, steps: u32, is_other_well: bool) -> bool {
+    !is_other_well || steps >= steps_before(trial)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A bucket of tokens, as in Finagle's `RetryBudget` and tower's `Budget`; one token is one retry. It begins
 //! full, holds as many as the upstream has slots ([`FLOOR_MIN`] at the least: so many can be lost at one blow),
-//! and each request that is served adds `percent` hundredths of one; or, where that is more, time adds as many as
+//! and each request that gets a slot adds `percent` hundredths of one; or, where that is more, time adds as many as
 //! fill it in [`REFILL`], so that an upstream with little traffic has some, too. So in any period there are at
 //! most `percent` per cent of its requests, or that trickle, and once the floor.
 //!
@@ -42,7 +42,7 @@ impl Budget {
         }
     }
 
-    /// Takes a token, if there is one. `requests`: how many were served until now, which is so long after the
+    /// Takes a token, if there is one. `requests`: how many got a slot until now, which is so long after the
     /// bucket was new.
     pub fn take(&mut self, requests: u64, now: Duration) -> bool {
         let more = requests.saturating_sub(self.requests) as f64 * f64::from(self.percent) / 100.0;

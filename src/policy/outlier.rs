@@ -28,17 +28,17 @@ mod tests;
 
 use std::time::Duration;
 
-pub use circuit::{Circuit, Ejection, Tending};
+pub use circuit::{Circuit, Ejection, Takers, Tending};
 pub use tally::{Tally, slow};
 
-/// What the configuration says.
+/// What the configuration says, and how long a trial may take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierParams {
     /// So many errors in a row eject; 1 or more.
     pub consecutive_errors: Option<u32>,
     /// Errors per 100 requests in a window, in `1..=100`.
     pub error_percent: Option<u32>,
-    /// How long a window is.
+    /// How long a window is; more than 0.
     pub error_window: Duration,
     /// Without so many requests in a window, it says nothing; 1 or more.
     pub min_requests: u32,
@@ -48,7 +48,7 @@ pub struct OutlierParams {
     pub base_ejection: Duration,
     /// The longest; no shorter than the first.
     pub max_ejection: Duration,
-    /// Of 100 admitted backends, how many may be out for their errors or for being slow.
+    /// Of 100 admitted backends, how many may be out for their errors or for being slow; in `0..=100`.
     pub max_ejection_percent: u32,
     /// Beside a trial that takes longer there may be another; more than a backend may take to begin an answer.
     pub longest_trial: Duration,
@@ -95,7 +95,7 @@ pub enum Misstep {
     Overdue,
     /// It answered something that is not HTTP.
     Invalid,
-    /// It answered 502, 503 or 504, and wants to be left alone for so long.
+    /// It answered 502, 503 or 504, and wants to be left alone for so long; 0 where it did not say.
     Status(Duration),
 }
 
@@ -151,11 +151,5 @@ impl Cause {
     /// A connection is all the evidence there is, and all it takes to come back.
     pub fn is_refusal(self) -> bool {
         (self as usize) < Self::BrokenOff as usize
-    }
-
-    /// It is taken out whatever `max_ejection_percent` says: who refuses or breaks off is done with each request at
-    /// once, looks like the emptiest backend and would swallow everything.
-    pub fn is_unbounded(self) -> bool {
-        self.is_refusal() || self == Self::BrokenOff
     }
 }

@@ -39,8 +39,8 @@ async fn serve(address: SocketAddr, counts: Arc<Counts>) {
     let get = warp::get().or(warp::head()).unify();
     let page = warp::path!("metrics").and(warp::header::headers_cloned());
     let page = get.and(page).map(move |header: HeaderMap| {
-        let counts = counts.clone();
-        scrape(&header, move |page| counts.write(page))
+        let written = counts.clone();
+        scrape(&header, counts.process(), move |page| written.write(page))
     });
     warp::serve(page).incoming(listener).run().await;
 }

@@ -165,7 +165,7 @@ fn tell(context: &mut Context, work: &mut Work, fault: &Fault, is_stale: bool) {
     lease.backend().count_failed(Instant::now(), is_overdue);
     if *fault == Fault::BadGateway && work.is_fresh_and_unanswered() {
         if !context.has_broken_off {
-            lease.upstream().broke_off(lease.index());
+            lease.upstream().broke_off(lease);
         }
         context.has_broken_off = true;
     }

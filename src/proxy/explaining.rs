@@ -16,7 +16,7 @@ use crate::config::{ExplainParams, Secret};
 use crate::control::ReportStatus;
 use crate::explain::{End, Explanation, Explanations, ReportSeen, Request};
 use crate::id::RequestId;
-use crate::upstream::{Arrival, Ask, BackendIndex, Upstream};
+use crate::upstream::{Arrival, Ask, Lease, Upstream};
 
 const DEBUG: HeaderName = HeaderName::from_static("x-maitred-debug");
 
@@ -98,10 +98,10 @@ pub(super) fn arrive(context: &mut Context, upstream: &Arc<Upstream>, ask: Ask) 
 }
 
 /// The attempt has its slot.
-pub(super) fn seated(context: &mut Context, index: BackendIndex) {
+pub(super) fn seated(context: &mut Context, lease: &Lease) {
     let explanation = context.explanation.as_mut();
     if let Some(attempt) = explanation.and_then(|explanation| explanation.attempt()) {
-        attempt.seated(index, Instant::now());
+        attempt.seated(lease, Instant::now());
     }
 }
 

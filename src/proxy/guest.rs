@@ -17,10 +17,12 @@ pub(super) fn ask(session: &mut Session, context: &mut Context, upstream: &Upstr
         return Ask::Again(ticket, context.avoided);
     }
     let mut guest = Guest::any(context.ready);
+    let params = upstream.params();
+    let may_be_done_twice =
+        session.req_header().method.is_idempotent() || params.retry.non_idempotent;
     // A body that is sent on as it comes is gone then.
-    guest.is_repeatable =
-        !context.body.is_streamed() && session.req_header().method.is_idempotent();
-    let queue = &upstream.params().queue;
+    guest.is_repeatable = may_be_done_twice && !context.body.is_streamed();
+    let queue = &params.queue;
     if queue.fair_by.is_none() && queue.priority.is_none() {
         return Ask::First(guest);
     }

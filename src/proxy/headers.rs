@@ -296,8 +296,9 @@ pub(super) fn has_no_body(
 
 /// Whether an answer is a stream of events, which is not meant to end.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let media_type = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    media_type.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Whether an answer that ends with its header says that it has a body.
@@ -385,6 +386,8 @@ mod tests {
     fn a_stream_of_events_is_known_by_its_type() {
         for (kind, is_one) in [
             ("text/event-stream; charset=utf-8", true),
+            ("Text/Event-Stream ;charset=utf-8", true),
+            ("text/event-streams", false),
             ("text/html", false),
         ] {
             let mut response = ResponseHeader::build(200, None).unwrap();

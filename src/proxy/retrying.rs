@@ -106,7 +106,7 @@ fn pause(
     index: BackendIndex,
 ) -> Option<Duration> {
     let is_spared = failure.is_sent && failure.reason != Reason::Stale;
-    (is_spared && !upstream.is_other_eligible(index)).then(|| {
+    (is_spared && !upstream.has_another(index)).then(|| {
         let pause = retry::pause(context.record.retries, fastrand::u64(..));
         pause.max(failure.wanted_pause)
     })

@@ -50,7 +50,7 @@ pub(super) async fn seat(
         }
     };
     context.ticket = Some(lease.ticket());
-    explaining::seated(context, lease.index());
+    explaining::seated(context, &lease);
     context.record.backend = Some(lease.index());
     context.body.restart();
     context.work = Some(Work::new(lease));

@@ -47,9 +47,9 @@ impl Account {
         self.terms.admitted && self.circuit.is_closed()
     }
 
-    /// It is eligible, and some of its slots are for requests that come.
-    pub(super) fn may_serve(&self) -> bool {
-        self.is_eligible() && self.abandoned < self.terms.max_in_flight
+    /// All its slots are taken by requests that we gave up on.
+    pub(super) fn is_held(&self) -> bool {
+        self.abandoned >= self.terms.max_in_flight
     }
 
     /// It is to have one request, and there is room for it.

@@ -41,7 +41,7 @@ pub struct Backend {
     /// Errors in a row, and since how many microseconds after `made`.
     errors: AtomicU32,
     errs_since: AtomicU64,
-    /// Answers among those served that were errors.
+    /// Answers among those served that do not speak for it.
     served_errors: AtomicU64,
     /// Locked only when there is an error.
     tally: Mutex<Tally>,
@@ -107,7 +107,8 @@ impl Backend {
         self.location.load_full()
     }
 
-    /// It turned sick, or is back, perhaps as another process: no connection to it serves another request.
+    /// No connection to it serves another request: it turned sick, is back (perhaps as another process), or has closed
+    /// so many that the others may be closed, too.
     pub fn close_connections(&self) {
         self.connector.close_all();
     }
@@ -211,11 +212,13 @@ impl Backend {
         self.errors.load(Relaxed) > 1
     }
 
-    /// It has been so for a while.
-    pub(super) fn fails(&self, now: Instant) -> bool {
+    /// It has been so for a while; or the last that came of it was an error, and all its slots are `held` by requests that
+    /// were given up on. (Those of clients that have left are, too: that alone says nothing.)
+    pub(super) fn fails(&self, is_held: bool, now: Instant) -> bool {
         let since = Duration::from_micros(self.errs_since.load(Relaxed));
         let age = now.saturating_duration_since(self.made);
-        self.errs() && age.saturating_sub(since) >= backoff::STEP
+        let errors = self.errors.load(Relaxed);
+        is_held && errors > 0 || errors > 1 && age.saturating_sub(since) >= backoff::STEP
     }
 
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.

@@ -49,10 +49,14 @@ impl Lease {
         }
     }
 
+    /// Whether what becomes of this request decides if the backend is back.
+    pub fn is_trial(&self) -> bool {
+        self.0.trial.load(Relaxed) != 0
+    }
+
     /// The trial that this request is, if it has not decided anything yet; it does now.
     pub(super) fn take_trial(&self) -> Option<u32> {
-        let is_one = self.0.trial.load(Relaxed) != 0;
-        is_one
+        self.is_trial()
             .then(|| self.0.trial.swap(0, Relaxed))
             .filter(|trial| *trial != 0)
     }

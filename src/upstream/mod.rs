@@ -113,7 +113,7 @@ pub struct Upstream {
     /// `None` where nobody is taken out for being slow.
     pace: Option<Pace>,
     retries: Mutex<Budget>,
-    /// When it was made; `retries` counts from here.
+    /// When it was made; `retries` and, as `slots` do, ejections count from here.
     made: Instant,
     events: Events,
     /// The requests that ended without a backend.
@@ -281,9 +281,9 @@ impl Upstream {
         self.retries.lock().take(requests, age)
     }
 
-    /// Whether a backend other than this one is eligible.
-    pub fn is_other_eligible(&self, index: BackendIndex) -> bool {
-        self.slots.lock().is_other_eligible(index)
+    /// Whether a request that this backend failed may find another one.
+    pub fn has_another(&self, index: BackendIndex) -> bool {
+        self.slots.lock().has_another(index)
     }
 
     /// Refuses everyone who waits and everyone who comes: the process stops.

@@ -25,7 +25,7 @@ impl Upstream {
             let (index, cause) = (lease.index(), connect::cause(error));
             self.eject(index, cause, Duration::ZERO, None);
             if let Some(trial) = lease.take_trial() {
-                self.trial_failed(index, trial, Misstep::Reset, Instant::now());
+                self.trial_failed(index, (trial, Duration::ZERO), Instant::now());
             }
         }
         is_backends_fault
@@ -34,10 +34,11 @@ impl Upstream {
     /// The backend closed a fresh connection without a byte of an answer. Such a backend frees its slot at
     /// once and looks like the emptiest; so it is taken out when it does it again, unless nobody else
     /// is left. Needs a tokio runtime.
-    pub fn broke_off(self: &Arc<Self>, index: BackendIndex) {
-        if self.backend(index).count_broken_off() {
+    pub fn broke_off(self: &Arc<Self>, lease: &Lease) {
+        let backend = lease.backend();
+        if !backend.has_settled(lease.since()) && backend.count_broken_off() {
             let misstep = Some(Misstep::Reset);
-            self.eject(index, Cause::BrokenOff, Duration::ZERO, misstep);
+            self.eject(lease.index(), Cause::BrokenOff, Duration::ZERO, misstep);
         }
     }
 
@@ -47,7 +48,7 @@ impl Upstream {
         let (index, now) = (lease.index(), Instant::now());
         let params = &self.params.outlier;
         if let Some(trial) = lease.take_trial() {
-            return self.trial_failed(index, trial, misstep, now);
+            return self.trial_failed(index, (trial, misstep.wanted_rest()), now);
         }
         let backend = self.backend(index);
         if backend.has_settled(lease.since()) {
@@ -58,8 +59,8 @@ impl Upstream {
         }
         if backend.errs() {
             let errs = |other: usize| self.backends[other].errs();
-            let wakers = self.slots.lock().hurry(errs, now);
-            wake(wakers);
+            let waker = self.slots.lock().hurry(errs, now);
+            wake(waker);
         }
     }
 
@@ -113,12 +114,14 @@ impl Upstream {
         }
     }
 
-    fn trial_failed(&self, index: BackendIndex, trial: u32, misstep: Misstep, now: Instant) {
+    fn trial_failed(&self, index: BackendIndex, trial: (u32, Duration), now: Instant) {
         let params = &self.params.outlier;
-        let trial = (trial, misstep.wanted_rest());
         let ejection = self.slots.lock().trial_failed(index, params, trial, now);
-        if let Some(ejection) = ejection {
-            self.backend(index).settle_errors(now);
+        let Some((ejection, is_news)) = ejection else {
+            return;
+        };
+        self.backend(index).settle_errors(now);
+        if is_news {
             self.tell_ejection(index, &ejection, now);
         }
     }

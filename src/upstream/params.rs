@@ -108,7 +108,7 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// Between two reads of the response's body.
     pub read: Duration,
-    /// For one write to the backend.
+    /// How long the backend may take nothing of what is sent to it.
     pub write: Duration,
     /// How long an idle connection to a backend is kept for the next request.
     pub idle: Duration,

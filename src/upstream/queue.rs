@@ -247,7 +247,12 @@ impl<C> Queue<C> {
 
     /// Whether somebody waits whom this backend did not fail.
     pub(super) fn has_taker_for(&self, backend: BackendIndex) -> bool {
-        self.waiting > self.returned.len() || self.first_willing(backend).is_some()
+        self.waiting > self.returned.len() || self.has_returned_for(backend)
+    }
+
+    /// Whether one of those that come again does.
+    pub(super) fn has_returned_for(&self, backend: BackendIndex) -> bool {
+        self.first_willing(backend).is_some()
     }
 
     /// The first of those who come again that takes a slot of this backend.

@@ -143,7 +143,7 @@ impl Slots {
         self.queue.waiting()
     }
 
-    /// How many requests were given a slot, however often.
+    /// How many requests were given a slot, each counted once.
     pub(super) fn requests(&self) -> u64 {
         self.seated_at_once + self.queue.first_turns()
     }
@@ -169,6 +169,11 @@ impl Slots {
         let accounts = self.accounts.iter().copied().enumerate();
         let found = accounts.filter(|(_, account)| !account.is_eligible());
         found.take(most.min(ineligible)).collect()
+    }
+
+    /// Whether a backend other than this one is eligible, or is to have a trial.
+    pub(super) fn has_another(&self, index: BackendIndex) -> bool {
+        self.trials > 0 || self.is_other_eligible(index)
     }
 
     /// Whether a backend other than this one is eligible.

@@ -21,7 +21,7 @@ use rustix::net::{Shutdown, shutdown};
 const IN_USE: u64 = u64::MAX;
 const CLOSING: u64 = u64::MAX - 1;
 
-/// How long a backend's connections are good for: until it turns sick, is back, or is somewhere else.
+/// How long a backend's connections are good for: until it turns sick, is back, is somewhere else, or has closed too many.
 #[derive(Debug, Default)]
 pub(super) struct Eras(Arc<AtomicU64>);
 

@@ -44,17 +44,17 @@ async fn until_it_accepts(upstream: &Upstream, index: BackendIndex, ejection: u3
     loop {
         sleep(backoff::STEP).await;
         steps += 1;
-        let Some(others_eligible) = is_out_by(upstream, index, ejection) else {
+        let Some(is_other_well) = is_out_by(upstream, index, ejection) else {
             return;
         };
-        if !backoff::is_due(trial, steps, others_eligible) {
+        if !backoff::is_due(trial, steps, is_other_well) {
             continue;
         }
         if connect(upstream, index).await.is_ok() {
             return upstream.reinstate(index, ejection);
         }
-        // Anew where nobody else was eligible: all that were lost at one blow come back as soon as the first does.
-        trial = if others_eligible { trial + 1 } else { 0 };
+        // Anew where nobody else was well: all that were lost at one blow come back as soon as the first does.
+        trial = if is_other_well { trial + 1 } else { 0 };
         steps = 0;
     }
 }
@@ -64,7 +64,7 @@ async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u3
     loop {
         let params = &upstream.params.outlier;
         let now = Instant::now();
-        let fails = |other: usize| upstream.backends[other].fails(now);
+        let fails = |other: usize, is_held| upstream.backends[other].fails(is_held, now);
         let (tending, waker) = upstream
             .slots
             .lock()
@@ -77,11 +77,12 @@ async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u3
     }
 }
 
-/// Whether another is eligible; `None` if the backend is not out by this ejection any more.
+/// Whether another is well; `None` if the backend is not out by this ejection any more.
 fn is_out_by(upstream: &Upstream, index: BackendIndex, ejection: u32) -> Option<bool> {
     let slots = upstream.slots.lock();
     let out_by = slots.accounts()[index.0].circuit.ejection()?;
-    (out_by.number == ejection).then(|| slots.is_other_eligible(index))
+    let errs = |other: usize, _| upstream.backends[other].errs();
+    (out_by.number == ejection).then(|| slots.is_anyone_well(errs))
 }
 
 /// Whether it accepts a connection.

@@ -258,7 +258,10 @@ impl fmt::Display for Outage {
             Cause::ConsecutiveErrors => "it failed too many requests in a row",
             Cause::ErrorPercent => "it failed too many of its requests",
             Cause::Latency => "it was far slower than the others",
-            _ => "it refused connections",
+            Cause::ConnectionRefused
+            | Cause::ConnectTimeout
+            | Cause::NoRoute
+            | Cause::ConnectFailure => "it refused connections",
         };
         match self.rest(Instant::now()) {
             Some(rest) if !self.is_on_probation => {

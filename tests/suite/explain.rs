@@ -180,6 +180,28 @@ async fn a_request_that_waited_is_explained_by_who_was_busy_and_for_how_long() {
 }
 
 #[tokio::test]
+async fn one_that_waited_and_was_to_tell_whether_the_backend_is_well_says_so() {
+    let a = backend("a").status(503).start().await;
+    let detection = json!({ "consecutive_errors": 1, "max_ejection_percent": 100 });
+    let lb = explaining([&a])
+        .key("maitred.upstreams.web.outlier_detection", detection)
+        .start()
+        .await;
+    let (_, failed) = ask(&lb, "failed").await;
+    assert_eq!(failed["attempts"][0]["trial"], false);
+    a.turns(200);
+    let (status, trial) = ask(&lb, "trial").await;
+    let attempt = &trial["attempts"][0];
+    assert_eq!((status, &attempt["trial"]), (200, &json!(true)));
+    assert_eq!(attempt["handed_over"], true);
+    let text = text_of(&lb, "trial").await;
+    assert!(
+        text.contains("this request was to tell whether it is well again"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_retry_is_explained_attempt_by_attempt_and_who_was_passed_over_with_the_cause() {
     let [a, b, c] = [
         backend("a").start().await,

@@ -439,6 +439,20 @@ async fn a_post_is_no_trial_while_others_may_come() {
 }
 
 #[tokio::test]
+async fn a_post_that_may_be_sent_again_is_a_trial() {
+    let [bad, good] = bad_and_good(503).await;
+    let lb = detecting([&bad, &good], json!({ "base_ejection": "2s" }))
+        .key("maitred.upstreams.web.retry.non_idempotent", true)
+        .start()
+        .await;
+    asks_until_out(&lb, "bad", "/home").await;
+    bad.turns(200);
+    is_in_state(&lb, "bad", "probation").await;
+    let answer = lb.ask(post("/home").body(b"pay 5".to_vec())).await;
+    assert_eq!(answer.backend(), Some("bad"));
+}
+
+#[tokio::test]
 async fn where_only_posts_come_one_of_them_is_the_trial() {
     let [bad, good] = bad_and_good(503).await;
     let lb = one_out(&bad, &good, 500.millis(), json!({})).await;

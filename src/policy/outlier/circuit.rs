@@ -30,9 +30,26 @@ enum State {
         before: u32,
         /// The latest trial, while it keeps others from being one.
         trial: Option<Trial>,
-        /// Nobody has come whose request may be repeated: anybody's will do.
-        takes_any: bool,
+        takers: Takers,
     },
+}
+
+/// Whose request may be the trial, beside those that come for the first time and may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Takers {
+    /// Nobody's.
+    None,
+    /// One that another backend has failed: whoever else is there fails, too.
+    Retries,
+    /// One that can't be sent again, too: others have not come for long, or would be failed elsewhere.
+    Anyone,
+}
+
+impl Takers {
+    /// Whether a better one may come, and fares better elsewhere until then.
+    fn of(may_wait: bool) -> Self {
+        if may_wait { Self::None } else { Self::Anyone }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +122,12 @@ impl Circuit {
         matches!(self.state, State::Probation { trial: None, .. })
     }
 
-    /// That may be anybody's.
-    pub fn takes_any(&self) -> bool {
-        matches!(
-            self.state,
-            State::Probation {
-                takes_any: true,
-                ..
-            }
-        )
+    /// Whose its trial may be; nobody's where it is not on probation.
+    pub fn takers(&self) -> Takers {
+        match self.state {
+            State::Probation { takers, .. } => takers,
+            State::Closed | State::Open(_) => Takers::None,
+        }
     }
 
     /// Takes it out, for `wanted_rest` at the least where it rests at all. A refused connection is news even of one that
@@ -218,7 +232,7 @@ impl Circuit {
                 let left = until.saturating_sub(now);
                 let rested = now.saturating_sub(ejection.since);
                 if left.is_zero() || self.is_tried_early(rested, is_other_well) {
-                    self.put_on_probation(ejection, now);
+                    self.put_on_probation(ejection, Takers::of(is_other_well), now);
                     return Tending::Look(STEP.min(params.base_ejection));
                 }
                 Tending::Look(left.min(STEP))
@@ -227,7 +241,7 @@ impl Circuit {
                 ejection,
                 since,
                 trial,
-                takes_any,
+                takers,
                 ..
             } if ejection.number == number => {
                 if let Some(Trial { seen, .. }) = trial
@@ -236,30 +250,49 @@ impl Circuit {
                     *trial = None;
                 }
                 let left = (*since + params.base_ejection).saturating_sub(now);
-                *takes_any |= left.is_zero();
-                Tending::Look(if left.is_zero() { STEP } else { left.min(STEP) })
+                *takers = Takers::of(is_other_well && !left.is_zero());
+                let pause = if left.is_zero() { STEP } else { left.min(STEP) };
+                let is_early = ejection.until.is_some_and(|until| until > *since);
+                if !is_other_well {
+                    self.note_company();
+                } else if is_early && !self.has_company && trial.is_none() {
+                    // It was by chance that nobody else was well.
+                    self.state = State::Open(*ejection);
+                }
+                Tending::Look(pause)
             }
             _ => Tending::Over,
         }
     }
 
-    /// Nobody else is well just now, which may be by chance: one that has rested for a step is tried.
+    /// Whether [`hurry`](Self::hurry) does anything: it has rested for a step, or for more where it was tried early in
+    /// vain.
+    pub fn may_be_hurried(&self, now: Duration) -> bool {
+        matches!(self.state, State::Open(ejection) if ejection.until.is_some()
+            && self.has_paused(now.saturating_sub(ejection.since)))
+    }
+
+    fn has_paused(&self, rested: Duration) -> bool {
+        rested >= STEP * backoff::steps_before(self.early_trials)
+    }
+
+    /// Nobody else is well just now, which may be by chance: it is tried, unless somebody is before that.
     pub fn hurry(&mut self, now: Duration) {
         if let State::Open(ejection) = self.state
-            && ejection.until.is_some()
-            && now.saturating_sub(ejection.since) >= STEP
+            && self.may_be_hurried(now)
         {
-            self.put_on_probation(ejection, now);
+            self.early_trials += 1;
+            self.put_on_probation(ejection, Takers::Retries, now);
         }
     }
 
-    fn put_on_probation(&mut self, ejection: Ejection, now: Duration) {
+    fn put_on_probation(&mut self, ejection: Ejection, takers: Takers, now: Duration) {
         self.state = State::Probation {
             ejection,
             since: now,
             before: self.trials,
             trial: None,
-            takes_any: false,
+            takers,
         };
     }
 
@@ -268,7 +301,7 @@ impl Circuit {
             self.note_company();
             return rested >= STEP;
         }
-        let is_due = self.has_company && rested >= STEP * backoff::steps_before(self.early_trials);
+        let is_due = self.has_company && self.has_paused(rested);
         self.early_trials += u32::from(is_due);
         is_due
     }

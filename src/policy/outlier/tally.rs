@@ -22,7 +22,7 @@ struct Window {
 }
 
 impl Tally {
-    /// One more error, which makes `run` in a row; `well`: how many requests have gone well until now. Returns what
+    /// One more error, which makes `run` in a row, 1 or more; `well`: how many requests have gone well until now. Returns what
     /// it is too many by, if it is.
     pub fn note(
         &mut self,
@@ -73,8 +73,8 @@ impl Tally {
     }
 }
 
-/// Which of these, the slowest first, is slower than `factor` times the median of the others: mean times, `None` for those of which too
-/// little is known.
+/// Which of these, the slowest first, are slower than `factor` times the median of the others: mean times, `None` for
+/// those of which too little is known. Nobody is where less than two are known.
 pub fn slow(means: &[Option<Duration>], factor: f64) -> Vec<usize> {
     let known = means.iter().enumerate();
     let mut known: Vec<_> = known

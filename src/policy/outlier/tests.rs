@@ -196,18 +196,48 @@ fn nobody_else_makes_every_step_a_trial_and_early_ones_cost_no_longer_rest() {
 }
 
 #[test]
-fn it_is_tried_at_once_where_that_is_wanted_but_not_twice_in_a_step() {
+fn it_is_tried_at_once_where_that_is_wanted_but_less_and_less_often() {
     let mut case = Case::new();
     case.eject(Cause::ConsecutiveErrors);
     let until = case.circuit.ejection().unwrap().until;
     let moment = Duration::from_millis(1);
-    for _ in 0..3 {
-        case.now += STEP - moment;
+    for steps in [1, 2, 4] {
+        case.now += steps * STEP - moment;
+        assert!(!case.circuit.may_be_hurried(case.now));
         case.circuit.hurry(case.now);
         assert!(!case.circuit.is_on_probation());
         case.now += moment;
+        assert!(case.circuit.may_be_hurried(case.now));
         case.circuit.hurry(case.now);
+        assert_eq!(case.circuit.takers(), Takers::Retries);
         assert_eq!(case.fail_trial().unwrap().until, until);
+    }
+}
+
+#[test]
+fn who_was_to_be_tried_by_chance_rests_on_once_another_is_well() {
+    for (is_other_well, is_under_way) in [(true, false), (true, true), (false, false)] {
+        let mut case = Case::new();
+        case.eject(Cause::ConsecutiveErrors);
+        let ejection = case.circuit.ejection();
+        case.now += STEP;
+        case.circuit.hurry(case.now);
+        if is_under_way {
+            case.circuit.begin_trial();
+        }
+        case.is_other_well = is_other_well;
+        case.tend();
+        let goes_on = is_under_way || !is_other_well;
+        assert_eq!(case.circuit.is_on_probation(), goes_on);
+        assert_eq!(case.circuit.ejection(), ejection);
+        if !is_other_well {
+            assert_eq!(case.circuit.takers(), Takers::Anyone);
+            // They may all come back together.
+            case.is_other_well = true;
+            case.tend();
+            assert!(case.circuit.is_on_probation());
+            assert_eq!(case.circuit.takers(), Takers::None);
+        }
     }
 }
 
@@ -240,7 +270,7 @@ fn anybody_may_be_the_trial_after_another_base_ejection() {
     case.eject(Cause::ConsecutiveErrors);
     case.rest();
     let begun = case.now;
-    while !case.circuit.takes_any() {
+    while case.circuit.takers() != Takers::Anyone {
         let Tending::Look(pause) = case.tend() else {
             panic!("nobody looks after it");
         };
@@ -340,7 +370,6 @@ fn causes_have_their_words() {
         assert_eq!(cause.word(), word);
     }
     assert!(Cause::ConnectFailure.is_refusal() && !Cause::BrokenOff.is_refusal());
-    assert!(Cause::BrokenOff.is_unbounded() && !Cause::ConsecutiveErrors.is_unbounded());
 }
 
 /// So many errors, after each of which so many go well; the causes told.
@@ -599,6 +628,13 @@ impl Naive {
             let seen = *self.seen.get_or_insert(self.now);
             self.trial = self.trial.filter(|_| self.now - seen < 120_000);
         }
+        if self.is_on_probation && !is_other_well {
+            (self.has_company, self.early) = (true, 0);
+        }
+        if self.is_on_probation && self.is_early && !self.has_company && self.trial.is_none() {
+            self.is_on_probation = false;
+            return;
+        }
         if !self.is_out || self.refuses || self.is_on_probation {
             return;
         }
@@ -620,7 +656,8 @@ impl Naive {
 
     fn hurry(&mut self) {
         let rests = self.is_out && !self.refuses && !self.is_on_probation;
-        if rests && self.now - self.rests_since >= 500 {
+        if rests && self.now - self.rests_since >= 500 * 2u64.pow(self.early).min(20) {
+            self.early += 1;
             self.try_it();
         }
     }

@@ -36,7 +36,7 @@ impl Slots {
         );
         let mut accounts = self.accounts.iter().enumerate();
         let is_wanted = |(index, account): (usize, &Account)| {
-            let is_taken = self.queue.has_repeatable() || self.has_taker_of_any(index, account);
+            let is_taken = self.queue.has_repeatable() || self.has_other_taker(index, account);
             account.wants_trial() && is_taken
         };
         assert!(

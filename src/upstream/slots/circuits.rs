@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Account, Ask, BackendIndex, Call, Seat, Slots};
 use crate::policy::backoff::STEP;
-use crate::policy::outlier::{Cause, Ejection, OutlierParams, Tending};
+use crate::policy::outlier::{Cause, Ejection, OutlierParams, Takers, Tending};
 
 impl Slots {
     /// Takes a backend out, for `wanted_rest` at the least; `None` if it was out already, or too many are.
@@ -18,10 +18,12 @@ impl Slots {
         (cause, wanted_rest): (Cause, Duration),
         now: Instant,
     ) -> Option<(Ejection, Vec<Waker>)> {
+        // Who refuses or breaks off is done with each request at once, looks like the emptiest backend and would swallow
+        // everything: no limit keeps it in.
         let may_eject = match cause {
             // The last one that is left may serve some.
             Cause::BrokenOff => self.is_other_eligible(index),
-            cause => cause.is_unbounded() || self.may_eject(index, params),
+            cause => cause.is_refusal() || self.may_eject(index, params),
         };
         if !may_eject {
             return None;
@@ -69,7 +71,7 @@ impl Slots {
         index: BackendIndex,
         params: &OutlierParams,
         ejection: u32,
-        fails: impl Fn(usize) -> bool,
+        fails: impl Fn(usize, bool) -> bool,
         now: Instant,
     ) -> (Tending, Option<Waker>) {
         let is_other_well = self.is_anyone_well(fails);
@@ -78,36 +80,40 @@ impl Slots {
             self.nobody_well = Some(age);
         }
         let circuit = &mut self.accounts[index.0].circuit;
-        let before = (circuit.wants_trial(), circuit.takes_any());
+        let before = (circuit.wants_trial(), circuit.takers());
         let tending = circuit.tend(params, ejection, is_other_well, age);
-        if before == (circuit.wants_trial(), circuit.takes_any()) {
+        if before == (circuit.wants_trial(), circuit.takers()) {
             return (tending, None);
         }
         self.count_trials();
         (tending, self.offer_trial(Some(now)).flatten())
     }
 
-    /// An eligible backend has begun to err. If all of them do, those that rest are tried now: they may be well long
-    /// since, and there is nobody else to serve what fails meanwhile.
+    /// An eligible backend has begun to err. If all of them do, one of those that rest is tried now, the one that has
+    /// rested longest: it may be well long since, and there is nobody else to serve what fails meanwhile.
     pub(in super::super) fn hurry(
         &mut self,
         errs: impl Fn(usize) -> bool,
         now: Instant,
-    ) -> Vec<Waker> {
-        if self.is_anyone_well(errs) {
-            return Vec::new();
+    ) -> Option<Waker> {
+        if self.ejected == 0 || self.is_anyone_well(|index, _| errs(index)) {
+            return None;
         }
         let age = self.age(now);
-        for account in &mut self.accounts {
-            account.circuit.hurry(age);
-        }
+        let accounts = self.accounts.iter_mut();
+        let resting = accounts
+            .filter(|account| account.terms.admitted && account.circuit.may_be_hurried(age));
+        let longest = resting.min_by_key(|account| account.circuit.ejection().map(|it| it.since));
+        longest?.circuit.hurry(age);
         self.count_trials();
-        self.hand_out(now)
+        self.offer_trial(Some(now)).flatten()
     }
 
-    fn is_anyone_well(&self, errs: impl Fn(usize) -> bool) -> bool {
+    /// Whether an eligible backend does not fail; `fails` is told, too, whether all slots are held by requests that were
+    /// given up on.
+    pub(in super::super) fn is_anyone_well(&self, fails: impl Fn(usize, bool) -> bool) -> bool {
         let mut accounts = self.accounts.iter().enumerate();
-        accounts.any(|(index, account)| account.may_serve() && !errs(index))
+        accounts.any(|(index, account)| account.is_eligible() && !fails(index, account.is_held()))
     }
 
     /// It was ejected for errors, and is found to refuse connections. Says whether it is out by that still.
@@ -134,23 +140,25 @@ impl Slots {
         reinstated.map(|((), wakers)| wakers)
     }
 
-    /// The trial failed; `None` if it is none any more.
+    /// The trial failed; `None` if it is none any more. Says whether it rests longer than was known, which one that was
+    /// tried early does not.
     pub(in super::super) fn trial_failed(
         &mut self,
         index: BackendIndex,
         params: &OutlierParams,
         (trial, wanted_rest): (u32, Duration),
         now: Instant,
-    ) -> Option<Ejection> {
+    ) -> Option<(Ejection, bool)> {
         let age = self.age(now);
         let has_company = self.has_company(age);
         let circuit = &mut self.accounts[index.0].circuit;
-        let ejection = circuit.trial_failed(params, trial, wanted_rest, age);
-        if ejection.is_some() && has_company {
+        let before = circuit.ejection()?;
+        let ejection = circuit.trial_failed(params, trial, wanted_rest, age)?;
+        if has_company {
             circuit.note_company();
         }
         self.count_trials();
-        ejection
+        Some((ejection, ejection.until != before.until))
     }
 
     /// The trial came to nothing: another may have it once its slot was given back, which comes next.
@@ -183,19 +191,16 @@ impl Slots {
 
     /// Gives a trial to a request that comes, if it may have one.
     pub(super) fn seat_on_trial(&mut self, ask: &Ask) -> Option<Seat> {
-        let is_fit = match ask {
+        let is_fit = |index, takers| match ask {
             _ if self.eligible == 0 => true,
-            Ask::First(guest) => guest.is_repeatable,
-            // There is only the one left that failed it.
-            Ask::Again(_, Some(avoided)) => {
-                self.eligible == 1 && self.accounts[avoided.0].is_eligible()
+            Ask::First(guest) => guest.is_repeatable || takers == Takers::Anyone,
+            Ask::Again(_, avoided) => {
+                takers >= Takers::Retries && *avoided != Some(BackendIndex(index))
             }
-            Ask::Again(_, None) => false,
         };
         let mut accounts = self.accounts.iter().enumerate();
         let index = accounts.position(|(index, account)| {
-            let avoids = matches!(ask, Ask::Again(_, Some(avoided)) if avoided.0 == index);
-            account.wants_trial() && (is_fit || account.circuit.takes_any() && !avoids)
+            account.wants_trial() && is_fit(index, account.circuit.takers())
         })?;
         self.begin_trial(BackendIndex(index))
     }
@@ -217,7 +222,7 @@ impl Slots {
         let is_repeatable = self.queue.has_repeatable();
         let mut accounts = self.accounts.iter().enumerate();
         let is_wanted = |(index, account): (usize, &Account)| {
-            account.wants_trial() && (is_repeatable || self.has_taker_of_any(index, account))
+            account.wants_trial() && (is_repeatable || self.has_other_taker(index, account))
         };
         let index = BackendIndex(accounts.position(is_wanted)?);
         let call = Call::Seated(self.begin_trial(index)?);
@@ -230,9 +235,14 @@ impl Slots {
         })
     }
 
-    /// Whether somebody waits who may have this backend's trial although it may not be repeated.
-    pub(super) fn has_taker_of_any(&self, index: usize, account: &Account) -> bool {
-        let takes_any = account.circuit.takes_any();
-        self.eligible == 0 || takes_any && self.queue.has_taker_for(BackendIndex(index))
+    /// Whether somebody waits who may have this backend's trial although it has come before, or may not be repeated.
+    pub(super) fn has_other_taker(&self, index: usize, account: &Account) -> bool {
+        let index = BackendIndex(index);
+        match account.circuit.takers() {
+            _ if self.eligible == 0 => true,
+            Takers::None => false,
+            Takers::Retries => self.queue.has_returned_for(index),
+            Takers::Anyone => self.queue.has_taker_for(index),
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::policy::outlier::Misstep;
 #[test]
 fn whether_another_backend_is_eligible() {
     let upstream = upstream(&[1, 1, 1], 9);
-    let is_other = |index| upstream.is_other_eligible(BackendIndex(index));
+    let is_other = |index| upstream.has_another(BackendIndex(index));
     assert!(is_other(0) && is_other(1) && is_other(2));
     report(&upstream, &[true, false, false]);
     assert!(!is_other(0) && is_other(1) && is_other(2));

@@ -156,7 +156,7 @@ fn who_is_on_probation_is_shown_as_that() {
     upstream
         .slots
         .lock()
-        .tend(BackendIndex(0), params, 1, |_| false, later);
+        .tend(BackendIndex(0), params, 1, |_, _| false, later);
     let outage = upstream.view().backends[0].outage.unwrap();
     assert_eq!(outage.state(), "probation");
     let expected = "it failed too many of its requests; the next request tries it";

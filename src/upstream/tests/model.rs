@@ -389,10 +389,12 @@ impl Play {
         self.slots(|slots| {
             let ejection = slots.accounts()[backend].circuit.ejection();
             let ejection = ejection.map_or(0, |ejection| ejection.number);
-            slots.tend(index, &without_rest(), ejection, |_| false, now)
+            slots.tend(index, &without_rest(), ejection, |_, _| false, now)
         });
         if self.model.ejected[backend] && !self.model.refuses[backend] {
-            let takes_any = self.model.probation[backend].is_some();
+            let is_other_well =
+                (0..self.model.ejected.len()).any(|one| self.model.is_eligible(one));
+            let takes_any = self.model.probation[backend].is_some() || !is_other_well;
             self.model.probation[backend] = Some(takes_any);
         }
         self.model.offer_trials(self.passed);

@@ -43,7 +43,7 @@ fn tend(upstream: &Upstream) {
     let mut slots = upstream.slots.lock();
     let ejection = slots.accounts()[0].circuit.ejection().unwrap().number;
     let params = &upstream.params.outlier;
-    let (tending, waker) = slots.tend(SICK, params, ejection, |_| false, Instant::now());
+    let (tending, waker) = slots.tend(SICK, params, ejection, |_, _| false, Instant::now());
     drop(slots);
     wake(waker);
     assert!(matches!(tending, Tending::Look(_)));

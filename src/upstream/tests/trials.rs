@@ -58,13 +58,18 @@ async fn one_that_refuses_is_tried_less_and_less_often_until_it_accepts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_only_one_is_tried_each_half_second() {
-    let upstream = upstream(&[1], 9);
-    let address = moved(&upstream);
-    refuse(&upstream, 0);
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let _listener = TcpListener::bind(address).unwrap();
-    assert!(until_back(&upstream).await < Duration::from_millis(900));
+async fn one_that_refuses_is_tried_each_half_second_while_nobody_else_is_well() {
+    for slots in [&[1][..], &[1, 1]] {
+        let upstream = upstream(slots, 9);
+        let address = moved(&upstream);
+        refuse(&upstream, 0);
+        if slots.len() > 1 {
+            errs(&upstream, 1, 2);
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let _listener = TcpListener::bind(address).unwrap();
+        assert!(until_back(&upstream).await < Duration::from_millis(900));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,16 +130,22 @@ async fn a_connection_that_fails_for_the_backends_fault_takes_it_out() {
 #[tokio::test(start_paused = true)]
 async fn who_breaks_fresh_connections_off_twice_in_a_row_is_out_unless_it_is_the_only_one() {
     let two = upstream(&[1, 1], 9);
-    let backend = &two.backends()[0];
-    two.broke_off(BackendIndex(0));
+    let (backend, lease) = (&two.backends()[0], seated(&two));
+    two.broke_off(&lease);
     backend.count_served(Instant::now(), false);
-    two.broke_off(BackendIndex(0));
+    two.broke_off(&lease);
     assert!(is_in(&two), "it has answered in between");
-    two.broke_off(BackendIndex(0));
+    two.broke_off(&lease);
     assert!(!is_in(&two));
+    report(&two, &[false, true]);
+    report(&two, &[true, true]);
+    two.broke_off(&lease);
+    two.broke_off(&lease);
+    assert!(is_in(&two), "it was sent before that");
     let one = upstream(&[1], 9);
+    let lease = seated(&one);
     for _ in 0..5 {
-        one.broke_off(BackendIndex(0));
+        one.broke_off(&lease);
     }
     assert!(is_in(&one));
 }
@@ -258,7 +269,7 @@ fn tend(upstream: &Upstream, after: Duration) {
         BackendIndex(0),
         params,
         ejection.number,
-        |other| upstream.backends[other].fails(now),
+        |other, is_held| upstream.backends[other].fails(is_held, now),
         now,
     );
 }
@@ -298,17 +309,37 @@ async fn only_while_nobody_else_is_well_is_its_rest_cut_short() {
     }
 }
 
+fn errs(upstream: &Upstream, index: usize, errors: usize) {
+    let params = OutlierParams::default();
+    for _ in 0..errors {
+        upstream.backends[index].count_error(&params, Misstep::Overdue, Instant::now());
+    }
+}
+
+/// One that serves a request whose client has left does so, too.
 #[tokio::test]
-async fn who_has_all_its_slots_at_requests_that_were_given_up_on_is_not_well() {
-    for (slots, is_cut_short) in [(1, true), (2, false)] {
+async fn who_has_all_its_slots_at_requests_that_were_given_up_on_after_an_error_is_not_well() {
+    for (slots, errors, is_cut_short) in [(1, 1, true), (1, 0, false), (2, 1, false)] {
         let upstream = all_may_be_out(Duration::from_secs(10), &[1, slots]);
         eject(&upstream);
         let lease = seated(&upstream);
         lease.abandon();
+        errs(&upstream, 1, errors);
         tend(&upstream, Duration::from_secs(1));
         let outage = upstream.view().backends[0].outage.unwrap();
         assert_eq!(outage.is_on_probation, is_cut_short);
     }
+}
+
+/// The last one errs, a second after the others were taken out.
+fn hurry(upstream: &Upstream) {
+    let mut slots = upstream.slots.lock();
+    let since = slots.accounts()[0].circuit.ejection().unwrap().since;
+    let later = upstream.made + since + Duration::from_secs(1);
+    let waker = slots.hurry(|other| upstream.backends[other].errs(), later);
+    slots.check();
+    drop(slots);
+    wake(waker);
 }
 
 /// Its retry would have nowhere else to go but to the one that has just failed it.
@@ -316,21 +347,78 @@ async fn who_has_all_its_slots_at_requests_that_were_given_up_on_is_not_well() {
 async fn who_rests_is_tried_at_once_when_all_others_err() {
     for (errors, is_tried) in [(0, false), (1, false), (2, true)] {
         let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1]);
-        let (params, now) = (OutlierParams::default(), Instant::now());
         eject(&upstream);
         let failed = seated(&upstream);
-        for _ in 0..errors {
-            upstream.backends[1].count_error(&params, Misstep::Reset, now);
-        }
-        let errs = |other: usize| upstream.backends[other].errs();
-        let later = now + Duration::from_secs(1);
-        drop(upstream.slots.lock().hurry(errs, later));
+        errs(&upstream, 1, errors);
+        hurry(&upstream);
+        assert_eq!(upstream.has_another(failed.index()), is_tried);
         let again = Ask::Again(failed.ticket(), Some(failed.index()));
         drop(failed);
         let Arrival::Seated(lease) = upstream.arrive(again) else {
             panic!("has to wait");
         };
         assert_eq!(lease.index() == BackendIndex(0), is_tried);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_after_a_failure_may_be_that_trial_and_who_may_not_be_sent_again_is_none() {
+    let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1]);
+    eject(&upstream);
+    let failed = seated(&upstream);
+    let again = Ask::Again(failed.ticket(), Some(failed.index()));
+    let mut fresh = waiting(&upstream);
+    let Arrival::Waiting(mut retry) = upstream.arrive(again) else {
+        panic!("does not wait");
+    };
+    errs(&upstream, 1, 2);
+    hurry(&upstream);
+    let Poll::Ready(Ok(lease)) = look(&mut retry) else {
+        panic!("not called");
+    };
+    assert_eq!(lease.index(), BackendIndex(0));
+    assert!(look(&mut fresh).is_pending());
+}
+
+#[tokio::test]
+async fn of_those_that_rest_the_one_is_tried_that_has_rested_longest() {
+    let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1, 1]);
+    let out = |index, seconds| {
+        let cause = (Cause::ConsecutiveErrors, Duration::ZERO);
+        let (params, at) = (&upstream.params.outlier, Duration::from_secs(seconds));
+        let index = BackendIndex(index);
+        let mut slots = upstream.slots.lock();
+        drop(slots.eject(index, params, cause, upstream.made + at));
+    };
+    out(0, 2);
+    out(1, 1);
+    errs(&upstream, 2, 2);
+    for tried in [[false, true], [true, true]] {
+        hurry(&upstream);
+        let slots = upstream.slots.lock();
+        let is_tried = |index: usize| slots.accounts()[index].circuit.is_on_probation();
+        assert_eq!([is_tried(0), is_tried(1)], tried);
+    }
+}
+
+/// The same failure, seen half a second later.
+#[tokio::test]
+async fn an_early_trial_that_fails_is_no_news() {
+    for (after, is_news) in [(1, false), (11, true)] {
+        let upstream = all_may_be_out(Duration::from_secs(10), &[1]);
+        eject(&upstream);
+        let before = told_after(&upstream, 0).len();
+        tend(&upstream, Duration::from_secs(after));
+        let Arrival::Seated(lease) = upstream.arrive(repeatable()) else {
+            panic!("no trial");
+        };
+        upstream.erred(&lease, Misstep::Overdue);
+        assert!(
+            !upstream.slots.lock().accounts()[0]
+                .circuit
+                .is_on_probation()
+        );
+        assert_eq!(told_after(&upstream, before).len(), usize::from(is_news));
     }
 }
 
@@ -348,7 +436,7 @@ async fn who_failed_with_all_others_is_tried_early_though_one_of_them_is_back() 
             ejected.unwrap().0.number
         };
         let tends = |index, number, fails: bool, now| {
-            drop(slots().tend(BackendIndex(index), params, number, |_| fails, now));
+            drop(slots().tend(BackendIndex(index), params, number, |_, _| fails, now));
             slots().accounts()[index].circuit.is_on_probation()
         };
         let first = out(0);
