@@ -5,6 +5,8 @@
 //! listens for a second Ctrl-C meanwhile. So Pingora is only told to close the listeners (through
 //! [`Lifecycle::signal_watch`]), and this task ends the process itself.
 
+mod parent;
+
 use std::future::poll_fn;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,6 +26,8 @@ use crate::access_log::AccessLog;
 use crate::control::{Current, Phase, PhaseSwitch, PhaseWatch};
 use crate::door::Connections;
 use crate::events::{Event, Events};
+
+pub use parent::Parent;
 
 /// For a connection that was accepted while the listener closed and is not counted yet.
 const STRAGGLERS: Duration = Duration::from_millis(50);

@@ -44,21 +44,7 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         "How many times the median of the others a backend's mean time to the answer's header may be; beyond, it is \
          taken out.",
     );
-    let base_ejection = section.value(
-        "base_ejection",
-        "10s",
-        duration(),
-        "How long a backend rests before it is tried with one request; twice as long each time in a row.",
-    );
-    let longest = section.value_or(
-        "max_ejection",
-        ("5m, at least `base_ejection`", LONGEST.max(base_ejection)),
-        duration(),
-        "The longest rest. Each is forgotten after as long in good health.",
-    );
-    if longest < base_ejection {
-        section.fail("max_ejection", "shorter than base_ejection");
-    }
+    let (base_ejection, max_ejection) = rests(&mut section);
     let max_ejection_percent = section.value(
         "max_ejection_percent",
         "50",
@@ -74,11 +60,31 @@ pub(super) fn read(mut section: Section<'_>, response_header: Duration) -> Outli
         min_requests,
         latency_factor,
         base_ejection,
-        max_ejection: longest,
+        max_ejection,
         max_ejection_percent,
         // A backend that hangs has half of that time, so that its trial decides and has none beside it.
         longest_trial: response_header.saturating_mul(2),
     }
+}
+
+/// The first and the longest.
+fn rests(section: &mut Section<'_>) -> (Duration, Duration) {
+    let base_ejection = section.value(
+        "base_ejection",
+        "10s",
+        duration(),
+        "How long a backend rests before it is tried with one request; twice as long each time in a row.",
+    );
+    let max_ejection = section.value_or(
+        "max_ejection",
+        ("5m, at least `base_ejection`", LONGEST.max(base_ejection)),
+        duration(),
+        "The longest rest. Each is forgotten after as long in good health.",
+    );
+    if max_ejection < base_ejection {
+        section.fail("max_ejection", "shorter than base_ejection");
+    }
+    (base_ejection, max_ejection)
 }
 
 /// More than once, for half of all backends are slower than the others.

@@ -170,9 +170,14 @@ fn server(config: &Config, grace: Duration) -> Server {
     let mut conf = config.server.server_conf();
     // Pingora kills what still runs when its own grace ends: after ours, which ends the process.
     conf.grace_period_seconds = Some((grace + PINGORA_LATER).as_secs());
+    let is_waited_for = conf.daemon && conf.daemon_wait_for_ready;
     let mut server = Server::new_with_opt_and_conf(None, conf);
     // As a service, or a parent that waits for its daemon would never hear from it.
-    server.bootstrap_as_a_service();
+    let bootstrap = server.bootstrap_as_a_service();
+    if is_waited_for {
+        let parent = server.add_service(background_service("parent", lifecycle::Parent::this()));
+        bootstrap.add_dependency(&parent);
+    }
     server
 }
 

@@ -1,9 +1,10 @@
 //! The Pingora callbacks, in the order in which a request meets them. Each is a few lines: how a request
-//! gets its slot is in `admission` and `seating`, how an attempt ends in `attempt`, what is decided in
-//! `policy` and `upstream`, what is said in `reply` and `headers`.
+//! gets its slot is in `admission` and `seating`, how an attempt ends in `attempt`, what an answer brings about in `answer`,
+//! what is decided in `policy` and `upstream`, what is said in `reply` and `headers`.
 
 mod access_event;
 mod admission;
+mod answer;
 mod attempt;
 mod body;
 mod concurrency;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -38,7 +39,7 @@ use crate::explain::Explanations;
 use crate::health::FileState;
 use crate::metrics::{ProxyCounters, Words};
 use crate::policy::retry::{Denial, Reason};
-use crate::upstream::{BackendSocket, Upstream, Work};
+use crate::upstream::{BackendSocket, Upstream};
 
 use body::Budget;
 use concurrency::Concurrency;
@@ -282,55 +283,16 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if let Some(problem) = headers::problem(response) {
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
-        }
+        answer::check(session, response)?;
         if headers::is_interim(response) {
             return attempt::interim(session, context);
         }
-        let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
-        if is_upgrade && !session.is_upgrade_req() {
-            let problem = "an upgrade that nobody asked for";
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up());
-        }
-        if let Some(work) = &mut context.work {
-            work.answering();
-            let is_error = response.status.is_client_error() || response.status.is_server_error();
-            if !context.body.has_ended() || is_error && context.body.has_passed() {
-                // What it has not read, or is still to be sent, may be taken for a request.
-                work.spend_connection();
-            }
-        }
+        answer::begun(context, response.status);
         if retrying::turns_down(session, context, response) {
             let kind = ErrorType::HTTPStatus(response.status.as_u16());
             return Err(Error::explain(kind, "turned down").into_up());
         }
-        let now = Instant::now();
-        context.record.answered = context.record.sent.map(|sent| now - sent);
-        headers::strip_response(response);
-        let length = headers::content_length(&response.headers);
-        let stream = ClientStream::of(session);
-        if is_upgrade {
-            stream.inspect(|stream| stream.upgrade());
-            context.work.as_mut().map(Work::begin_endless);
-        } else if headers::has_no_body(&session.req_header().method, response.status, length) {
-            if headers::announces_body(&response.headers, length) {
-                // Some servers send it all the same.
-                context
-                    .work
-                    .as_ref()
-                    .inspect(|work| work.spend_connection());
-            }
-            attempt::end_work(session, context);
-            return Ok(());
-        } else if !context.held.begin(length, &self.held) {
-            // A stream may have no end: a client that leaves ends it.
-            stream.inspect(|stream| stream.serve_openly());
-            if headers::is_event_stream(&response.headers) {
-                context.work.as_mut().map(Work::begin_endless);
-            }
-        }
-        attempt::await_piece(session, context, now);
+        answer::pass_on(session, context, response, &self.held);
         Ok(())
     }
 

@@ -1,25 +1,20 @@
 //! One server of an upstream: what is fixed, where it is, and what it has done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::connect::Connector;
+use super::errors::Errors;
 use super::sightings::Sightings;
 use super::{BackendParams, UpstreamParams, connect};
 use crate::address::Endpoint;
 use crate::id::BackendName;
 use crate::metrics::{RequestCounts, RequestTimes, Words};
-use crate::policy::backoff;
-use crate::policy::outlier::{Cause, Misstep, OutlierParams, Tally};
-
-/// How often in a row a backend may close a fresh connection without a byte of an answer. Once may be
-/// a restart.
-const BROKEN_OFF_MAX: u32 = 1;
+use crate::policy::outlier::{Cause, Misstep, OutlierParams};
 
 /// One server of an upstream.
 pub struct Backend {
@@ -34,17 +29,7 @@ pub struct Backend {
     pub times: RequestTimes,
     /// How often it was taken out, and what for.
     pub ejections: Words,
-    /// When it was made; the times of `tally` count from here.
-    made: Instant,
-    /// Fresh connections in a row that it closed without a byte of an answer.
-    broken_off: AtomicU32,
-    /// Errors in a row, and since how many microseconds after `made`.
-    errors: AtomicU32,
-    errs_since: AtomicU64,
-    /// Answers among those served that do not speak for it.
-    served_errors: AtomicU64,
-    /// Locked only when there is an error.
-    tally: Mutex<Tally>,
+    errors: Errors,
     sightings: Sightings,
 }
 
@@ -77,12 +62,7 @@ impl Backend {
             requests: RequestCounts::default(),
             times: RequestTimes::default(),
             ejections: Words::new(Cause::WORDS),
-            made: now,
-            broken_off: AtomicU32::new(0),
-            errors: AtomicU32::new(0),
-            errs_since: AtomicU64::new(0),
-            served_errors: AtomicU64::new(0),
-            tally: Mutex::default(),
+            errors: Errors::new(now),
             sightings: Sightings::new(now),
         }
     }
@@ -149,42 +129,29 @@ impl Backend {
     /// Counts an attempt that it answered; `is_error`: with something that speaks against it.
     pub fn count_served(&self, now: Instant, is_error: bool) {
         self.sightings.note_served(now);
-        self.note_begun();
-        if is_error {
-            self.served_errors.fetch_add(1, Relaxed);
-        } else {
-            clear(&self.errors);
-        }
-        self.served.fetch_add(1, Relaxed);
+        self.errors.note_begun();
+        self.count_answer(!is_error);
     }
 
     /// Counts an answer without an end of its own, which its client has ended. That says as much for the backend as what
     /// came of it last: one that hangs is left by all.
     pub(super) fn count_left(&self) {
-        self.served.fetch_add(1, Relaxed);
-        if self.sightings.has_spoken_since_failure() {
-            clear(&self.errors);
-        } else {
-            self.served_errors.fetch_add(1, Relaxed);
-        }
+        self.count_answer(self.sightings.has_spoken_since_failure());
     }
 
-    /// It has begun an answer: the next connection that breaks off is the first in a row. (Whether the answer is an
-    /// error shows at its end.)
-    pub(super) fn note_begun(&self) {
-        clear(&self.broken_off);
+    fn count_answer(&self, speaks_for_it: bool) {
+        if speaks_for_it {
+            self.errors.end_run();
+        } else {
+            self.errors.count_answer();
+        }
+        self.served.fetch_add(1, Relaxed);
     }
 
     /// Counts an attempt that failed on it; `is_overdue`: because it took longer than it may.
     pub fn count_failed(&self, now: Instant, is_overdue: bool) {
         self.failed.fetch_add(1, Relaxed);
         self.sightings.note_failed(now, is_overdue);
-    }
-
-    /// Counts a fresh connection that it closed without a byte of an answer; says whether that is once
-    /// too often.
-    pub(super) fn count_broken_off(&self) -> bool {
-        self.broken_off.fetch_add(1, Relaxed) >= BROKEN_OFF_MAX
     }
 
     /// Counts an error. Returns what it is too many by, if it is, and how long the backend wants to be left alone.
@@ -194,40 +161,17 @@ impl Backend {
         misstep: Misstep,
         now: Instant,
     ) -> Option<(Cause, Duration)> {
-        let run = self.errors.fetch_add(1, Relaxed).saturating_add(1);
-        let errors = self.served_errors.load(Relaxed);
-        let well = self.served().saturating_sub(errors);
-        let age = now.saturating_duration_since(self.made);
-        if run == 1 {
-            let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-            self.errs_since.store(micros, Relaxed);
-        }
-        let mut tally = self.tally.lock();
-        let cause = tally.note(params, misstep, run, well, age)?;
-        Some((cause, tally.wanted_rest()))
-    }
-
-    /// Nothing but errors has come of it of late, and more than one: that may be by chance.
-    pub(super) fn errs(&self) -> bool {
-        self.errors.load(Relaxed) > 1
-    }
-
-    /// It has been so for a while; or the last that came of it was an error, and all its slots are `held` by requests that
-    /// were given up on. (Those of clients that have left are, too: that alone says nothing.)
-    pub(super) fn fails(&self, is_held: bool, now: Instant) -> bool {
-        let since = Duration::from_micros(self.errs_since.load(Relaxed));
-        let age = now.saturating_duration_since(self.made);
-        let errors = self.errors.load(Relaxed);
-        is_held && errors > 0 || errors > 1 && age.saturating_sub(since) >= backoff::STEP
+        self.errors.count(params, misstep, self.served(), now)
     }
 
     /// It is out, or admitted anew: what it has done until now, and does to requests that it has, is settled by that.
     pub(super) fn settle_errors(&self, now: Instant) {
-        clear(&self.broken_off);
-        clear(&self.errors);
-        let mut tally = self.tally.lock();
-        tally.clear();
+        self.errors.settle();
         self.sightings.note_settled(now);
+    }
+
+    pub(super) fn errors(&self) -> &Errors {
+        &self.errors
     }
 
     /// Whether what becomes of a request that it was given then is settled.
@@ -254,13 +198,6 @@ impl Backend {
     /// When it last answered.
     pub fn last_served(&self) -> Option<Instant> {
         self.sightings.served()
-    }
-}
-
-/// It is 0 already, nearly always, and stays where every thread has it at hand.
-fn clear(count: &AtomicU32) {
-    if count.load(Relaxed) != 0 {
-        count.store(0, Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@
 mod account;
 mod backend;
 mod connect;
+mod errors;
 #[cfg(test)]
 mod fixtures;
 mod guest;

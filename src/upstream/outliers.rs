@@ -36,7 +36,7 @@ impl Upstream {
     /// is left. Needs a tokio runtime.
     pub fn broke_off(self: &Arc<Self>, lease: &Lease) {
         let backend = lease.backend();
-        if !backend.has_settled(lease.since()) && backend.count_broken_off() {
+        if !backend.has_settled(lease.since()) && backend.errors().count_broken_off() {
             let misstep = Some(Misstep::Reset);
             self.eject(lease.index(), Cause::BrokenOff, Duration::ZERO, misstep);
         }
@@ -57,8 +57,8 @@ impl Upstream {
         if let Some((cause, wanted_rest)) = backend.count_error(params, misstep, now) {
             self.eject(index, cause, wanted_rest, Some(misstep));
         }
-        if backend.errs() {
-            let errs = |other: usize| self.backends[other].errs();
+        if backend.errors().are_repeated() {
+            let errs = |other: usize| self.backends[other].errors().are_repeated();
             let waker = self.slots.lock().hurry(errs, now);
             wake(waker);
         }

@@ -64,7 +64,8 @@ async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u3
     loop {
         let params = &upstream.params.outlier;
         let now = Instant::now();
-        let fails = |other: usize, is_held| upstream.backends[other].fails(is_held, now);
+        let fails =
+            |other: usize, is_held| upstream.backends[other].errors().are_lasting(is_held, now);
         let (tending, waker) = upstream
             .slots
             .lock()
@@ -81,7 +82,7 @@ async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u3
 fn is_out_by(upstream: &Upstream, index: BackendIndex, ejection: u32) -> Option<bool> {
     let slots = upstream.slots.lock();
     let out_by = slots.accounts()[index.0].circuit.ejection()?;
-    let errs = |other: usize, _| upstream.backends[other].errs();
+    let errs = |other: usize, _| upstream.backends[other].errors().are_repeated();
     (out_by.number == ejection).then(|| slots.is_anyone_well(errs))
 }
 

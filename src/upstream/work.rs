@@ -102,7 +102,7 @@ impl Work {
     pub fn begin_endless(&mut self) {
         self.is_endless = true;
         if let Some(lease) = self.lease.as_ref().filter(|_| !self.has_erred) {
-            lease.backend().note_begun();
+            lease.backend().errors().note_begun();
             lease.went_well();
         }
     }

@@ -705,19 +705,45 @@ impl Drop for Daemon {
     }
 }
 
-#[tokio::test]
-async fn a_daemon_says_when_it_serves_and_where_it_is() {
-    let _room = Room::shared().await;
+/// Of one whose parent waits for it.
+async fn daemons_site() -> Site {
     let site = proxy().upstream("web", &one("a").await).site();
-    let folder = site.path("elsewhere");
-    fs::create_dir(&folder).unwrap();
     site.edit_config(|config| {
         config["daemon"] = true.into();
         config["daemon_wait_for_ready"] = true.into();
         config["pid_file"] = json!(site.path("proxy.pid"));
         config["error_log"] = json!(site.path("errors"));
-        config["working_directory"] = json!(folder);
     });
+    site
+}
+
+/// Pingora's parent begins to listen after the fork, and would be ended by what it is told before that.
+#[tokio::test]
+async fn a_daemon_that_is_ready_before_its_parent_listens_waits_for_that() {
+    let _room = Room::shared().await;
+    // Two of three times it listens before it can be stopped.
+    for _ in 0..8 {
+        let site = daemons_site().await;
+        let mut parent = site.start_proxy();
+        while !site.path("proxy.pid").exists() {
+            std::hint::spin_loop();
+        }
+        let id = Pid::from_raw(parent.id().cast_signed()).unwrap();
+        kill_process(id, Signal::STOP).unwrap();
+        let _daemon = Daemon::of(&site.path("proxy.pid")).await;
+        tokio::time::sleep(200.millis()).await;
+        kill_process(id, Signal::CONT).unwrap();
+        assert_eq!(parent.wait_exit(10.secs()).await.0, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_says_when_it_serves_and_where_it_is() {
+    let _room = Room::shared().await;
+    let site = daemons_site().await;
+    let folder = site.path("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    site.edit_config(|config| config["working_directory"] = json!(folder));
     let mut parent = site.start_proxy();
     assert_eq!(parent.wait_exit(10.secs()).await.0, Some(0));
     let daemon = Daemon::of(&site.path("proxy.pid")).await;

@@ -238,10 +238,13 @@ async fn an_answer_that_has_begun_ends_a_run_of_connections_that_break_off() {
         _ => panic!("no slot"),
     };
     let backend = &upstream.backends()[0];
-    assert!(!backend.count_broken_off());
+    assert!(!backend.errors().count_broken_off());
     Work::new(seated()).begin_endless();
-    assert!(!backend.count_broken_off(), "the first in a row again");
-    assert!(backend.count_broken_off());
+    assert!(
+        !backend.errors().count_broken_off(),
+        "the first in a row again"
+    );
+    assert!(backend.errors().count_broken_off());
 }
 
 #[tokio::test]
@@ -269,7 +272,7 @@ fn tend(upstream: &Upstream, after: Duration) {
         BackendIndex(0),
         params,
         ejection.number,
-        |other, is_held| upstream.backends[other].fails(is_held, now),
+        |other, is_held| upstream.backends[other].errors().are_lasting(is_held, now),
         now,
     );
 }
@@ -336,7 +339,10 @@ fn hurry(upstream: &Upstream) {
     let mut slots = upstream.slots.lock();
     let since = slots.accounts()[0].circuit.ejection().unwrap().since;
     let later = upstream.made + since + Duration::from_secs(1);
-    let waker = slots.hurry(|other| upstream.backends[other].errs(), later);
+    let waker = slots.hurry(
+        |other| upstream.backends[other].errors().are_repeated(),
+        later,
+    );
     slots.check();
     drop(slots);
     wake(waker);
