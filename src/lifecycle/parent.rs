@@ -18,6 +18,9 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(2);
 
+/// From a handler being there to its working.
+const SETTLING: Duration = Duration::from_millis(20);
+
 /// A service that is ready once that process listens: what tells it is to depend on it.
 pub struct Parent(u32);
 
@@ -35,6 +38,8 @@ impl BackgroundService for Parent {
         while !listens(self.0) && begun.elapsed() < PATIENCE {
             sleep(STEP).await;
         }
+        // The kernel knows of the handler a moment before it does anything.
+        sleep(SETTLING).await;
         ready.notify_ready();
     }
 }

@@ -54,10 +54,11 @@ impl Upstream {
         if backend.has_settled(lease.since()) {
             return;
         }
-        if let Some((cause, wanted_rest)) = backend.count_error(params, misstep, now) {
+        let too_many = backend.count_error(params, misstep, now);
+        if let Some((cause, wanted_rest)) = too_many {
             self.eject(index, cause, wanted_rest, Some(misstep));
         }
-        if backend.errors().are_repeated() {
+        if too_many.is_some() || backend.errors().are_repeated() {
             let errs = |other: usize| self.backends[other].errors().are_repeated();
             let waker = self.slots.lock().hurry(errs, now);
             wake(waker);

@@ -226,7 +226,7 @@ fn shuttle_trials_strand_nobody() {
                 let tended = sick
                     .slots
                     .lock()
-                    .tend(index, &params, number, |_| false, now);
+                    .tend(index, &params, number, |_, _| false, now);
                 wake(tended.1);
             }));
             threads

@@ -28,6 +28,7 @@ use super::selection::{Candidate, Selection, Selector};
 use super::survey::{Counts, Finding, Survey};
 use super::{Ask, BackendIndex, Guest, Refusal};
 use crate::health::Ruling;
+use crate::policy::outlier::Takers;
 
 /// A slot of a backend that is a request's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,9 +172,13 @@ impl Slots {
         found.take(most.min(ineligible)).collect()
     }
 
-    /// Whether a backend other than this one is eligible, or is to have a trial.
+    /// Whether a request that this backend failed may have a slot of another one, or its trial.
     pub(super) fn has_another(&self, index: BackendIndex) -> bool {
-        self.trials > 0 || self.is_other_eligible(index)
+        let mut accounts = self.accounts.iter().enumerate();
+        accounts.any(|(other, account)| {
+            let takes_it = account.wants_trial() && self.takers_of(account) >= Takers::Retries;
+            other != index.0 && (account.is_eligible() || takes_it)
+        })
     }
 
     /// Whether a backend other than this one is eligible.

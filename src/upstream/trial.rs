@@ -82,8 +82,12 @@ async fn until_it_answers(upstream: &Upstream, index: BackendIndex, ejection: u3
 fn is_out_by(upstream: &Upstream, index: BackendIndex, ejection: u32) -> Option<bool> {
     let slots = upstream.slots.lock();
     let out_by = slots.accounts()[index.0].circuit.ejection()?;
-    let errs = |other: usize, _| upstream.backends[other].errors().are_repeated();
-    (out_by.number == ejection).then(|| slots.is_anyone_well(errs))
+    let now = Instant::now();
+    let fails = |other: usize, is_held| {
+        let errors = upstream.backends[other].errors();
+        errors.are_lasting(is_held, now)
+    };
+    (out_by.number == ejection).then(|| slots.is_anyone_well(fails))
 }
 
 /// Whether it accepts a connection.

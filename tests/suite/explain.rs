@@ -181,20 +181,29 @@ async fn a_request_that_waited_is_explained_by_who_was_busy_and_for_how_long() {
 
 #[tokio::test]
 async fn one_that_waited_and_was_to_tell_whether_the_backend_is_well_says_so() {
-    let a = backend("a").status(503).start().await;
+    let a = backend("a").status(503).held().start().await;
     let detection = json!({ "consecutive_errors": 1, "max_ejection_percent": 100 });
     let lb = explaining([&a])
         .key("maitred.upstreams.web.outlier_detection", detection)
         .start()
         .await;
-    let (_, failed) = ask(&lb, "failed").await;
-    assert_eq!(failed["attempts"][0]["trial"], false);
+    let mut fails = lb.send(&get("/home").header("X-Request-Id", "fails")).await;
+    a.working_on(1).await;
+    let mut tries = lb.send(&get("/home").header("X-Request-Id", "tries")).await;
+    lb.has_waiting(1).await;
+    a.release(1);
+    assert_eq!(fails.receive("GET").await.unwrap().status, 503);
     a.turns(200);
-    let (status, trial) = ask(&lb, "trial").await;
-    let attempt = &trial["attempts"][0];
-    assert_eq!((status, &attempt["trial"]), (200, &json!(true)));
-    assert_eq!(attempt["handed_over"], true);
-    let text = text_of(&lb, "trial").await;
+    a.release(1);
+    assert_eq!(tries.receive("GET").await.unwrap().status, 200);
+    let failed = explained(&lb, "fails").await;
+    assert_eq!(failed["attempts"][0]["trial"], false);
+    let attempt = explained(&lb, "tries").await["attempts"][0].clone();
+    assert_eq!(
+        (&attempt["trial"], &attempt["handed_over"]),
+        (&json!(true), &json!(true))
+    );
+    let text = text_of(&lb, "tries").await;
     assert!(
         text.contains("this request was to tell whether it is well again"),
         "{text}"

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -725,7 +726,9 @@ async fn a_daemon_that_is_ready_before_its_parent_listens_waits_for_that() {
     for _ in 0..8 {
         let site = daemons_site().await;
         let mut parent = site.start_proxy();
+        let begun = Instant::now();
         while !site.path("proxy.pid").exists() {
+            assert!(begun.elapsed() < 10.secs(), "no daemon");
             std::hint::spin_loop();
         }
         let id = Pid::from_raw(parent.id().cast_signed()).unwrap();

@@ -35,11 +35,12 @@ enum State {
 }
 
 /// Whose request may be the trial, beside those that come for the first time and may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Takers {
     /// Nobody's.
+    #[default]
     None,
-    /// One that another backend has failed: whoever else is there fails, too.
+    /// One that is sent again: whoever else is there fails, too.
     Retries,
     /// One that can't be sent again, too: others have not come for long, or would be failed elsewhere.
     Anyone,
@@ -240,9 +241,9 @@ impl Circuit {
             State::Probation {
                 ejection,
                 since,
+                before,
                 trial,
                 takers,
-                ..
             } if ejection.number == number => {
                 if let Some(Trial { seen, .. }) = trial
                     && now.saturating_sub(*seen.get_or_insert(now)) >= params.longest_trial
@@ -253,10 +254,12 @@ impl Circuit {
                 *takers = Takers::of(is_other_well && !left.is_zero());
                 let pause = if left.is_zero() { STEP } else { left.min(STEP) };
                 let is_early = ejection.until.is_some_and(|until| until > *since);
+                let is_over = now.saturating_sub(*since) >= STEP && self.trials == *before;
                 if !is_other_well {
                     self.note_company();
-                } else if is_early && !self.has_company && trial.is_none() {
-                    // It was by chance that nobody else was well.
+                } else if is_early && is_over && !self.has_company {
+                    // It was by chance that nobody else was well, and nobody has tried this one.
+                    self.early_trials = self.early_trials.saturating_sub(1);
                     self.state = State::Open(*ejection);
                 }
                 Tending::Look(pause)
@@ -266,10 +269,16 @@ impl Circuit {
     }
 
     /// Whether [`hurry`](Self::hurry) does anything: it has rested for a step, or for more where it was tried early in
-    /// vain.
+    /// vain; or it waits for its trial.
     pub fn may_be_hurried(&self, now: Duration) -> bool {
-        matches!(self.state, State::Open(ejection) if ejection.until.is_some()
-            && self.has_paused(now.saturating_sub(ejection.since)))
+        match self.state {
+            State::Closed => false,
+            State::Open(ejection) => {
+                let rested = now.saturating_sub(ejection.since);
+                ejection.until.is_some() && self.has_paused(rested)
+            }
+            State::Probation { takers, .. } => self.wants_trial() && takers == Takers::None,
+        }
     }
 
     fn has_paused(&self, rested: Duration) -> bool {
@@ -278,11 +287,17 @@ impl Circuit {
 
     /// Nobody else is well just now, which may be by chance: it is tried, unless somebody is before that.
     pub fn hurry(&mut self, now: Duration) {
-        if let State::Open(ejection) = self.state
-            && self.may_be_hurried(now)
-        {
-            self.early_trials += 1;
-            self.put_on_probation(ejection, Takers::Retries, now);
+        if !self.may_be_hurried(now) {
+            return;
+        }
+        match &mut self.state {
+            State::Closed => {}
+            State::Open(ejection) => {
+                let ejection = *ejection;
+                self.early_trials += 1;
+                self.put_on_probation(ejection, Takers::Retries, now);
+            }
+            State::Probation { takers, .. } => *takers = Takers::Retries,
         }
     }
 

@@ -225,7 +225,10 @@ fn who_was_to_be_tried_by_chance_rests_on_once_another_is_well() {
         if is_under_way {
             case.circuit.begin_trial();
         }
+        case.tend();
+        assert!(case.circuit.is_on_probation(), "for a step");
         case.is_other_well = is_other_well;
+        case.now += STEP;
         case.tend();
         let goes_on = is_under_way || !is_other_well;
         assert_eq!(case.circuit.is_on_probation(), goes_on);
@@ -563,6 +566,8 @@ struct Naive {
     is_out: bool,
     refuses: bool,
     is_on_probation: bool,
+    tried_since: u64,
+    takers: Takers,
     /// Before its rest was over.
     is_early: bool,
     trial: Option<u32>,
@@ -631,15 +636,30 @@ impl Naive {
         if self.is_on_probation && !is_other_well {
             (self.has_company, self.early) = (true, 0);
         }
-        if self.is_on_probation && self.is_early && !self.has_company && self.trial.is_none() {
-            self.is_on_probation = false;
-            return;
+        if self.is_on_probation {
+            let may_wait = is_other_well && self.now - self.tried_since < 10_000;
+            self.takers = if may_wait {
+                Takers::None
+            } else {
+                Takers::Anyone
+            };
+            let is_over = self.now - self.tried_since >= 500 && self.begun == self.before;
+            if self.is_early && is_over && !self.has_company {
+                self.early = self.early.saturating_sub(1);
+                self.is_on_probation = false;
+                return;
+            }
         }
         if !self.is_out || self.refuses || self.is_on_probation {
             return;
         }
+        let takers = if is_other_well {
+            Takers::None
+        } else {
+            Takers::Anyone
+        };
         if self.now >= self.rests_until {
-            return self.try_it();
+            return self.try_it(takers);
         }
         if !is_other_well {
             (self.has_company, self.early) = (true, 0);
@@ -650,7 +670,7 @@ impl Naive {
         };
         if self.has_company && self.now - self.rests_since >= 500 * steps {
             self.early += u32::from(is_other_well);
-            self.try_it();
+            self.try_it(takers);
         }
     }
 
@@ -658,11 +678,16 @@ impl Naive {
         let rests = self.is_out && !self.refuses && !self.is_on_probation;
         if rests && self.now - self.rests_since >= 500 * 2u64.pow(self.early).min(20) {
             self.early += 1;
-            self.try_it();
+            self.try_it(Takers::Retries);
+        }
+        let waits = self.is_on_probation && self.trial.is_none();
+        if waits && self.takers == Takers::None {
+            self.takers = Takers::Retries;
         }
     }
 
-    fn try_it(&mut self) {
+    fn try_it(&mut self, takers: Takers) {
+        (self.tried_since, self.takers) = (self.now, takers);
         self.before = self.begun;
         self.is_early = self.now < self.rests_until;
         self.is_on_probation = true;
@@ -751,6 +776,8 @@ proptest! {
             let until = until.map(|until| (until - begun).as_millis() as u64);
             prop_assert_eq!(case.circuit.is_closed(), !naive.is_out);
             prop_assert_eq!(case.circuit.is_on_probation(), naive.is_on_probation);
+            let takers = if naive.is_on_probation { naive.takers } else { Takers::None };
+            prop_assert_eq!(case.circuit.takers(), takers);
             prop_assert_eq!(until, (naive.is_out && !naive.refuses).then_some(naive.rests_until));
         }
     }

@@ -101,8 +101,10 @@ impl Slots {
         }
         let age = self.age(now);
         let accounts = self.accounts.iter_mut();
-        let resting = accounts
-            .filter(|account| account.terms.admitted && account.circuit.may_be_hurried(age));
+        let resting = accounts.filter(|account| {
+            let has_room = account.terms.admitted && !account.is_full();
+            has_room && account.circuit.may_be_hurried(age)
+        });
         let longest = resting.min_by_key(|account| account.circuit.ejection().map(|it| it.since));
         longest?.circuit.hurry(age);
         self.count_trials();
@@ -192,15 +194,16 @@ impl Slots {
     /// Gives a trial to a request that comes, if it may have one.
     pub(super) fn seat_on_trial(&mut self, ask: &Ask) -> Option<Seat> {
         let is_fit = |index, takers| match ask {
-            _ if self.eligible == 0 => true,
             Ask::First(guest) => guest.is_repeatable || takers == Takers::Anyone,
+            // There is nobody else.
+            Ask::Again(..) if self.eligible == 0 => true,
             Ask::Again(_, avoided) => {
                 takers >= Takers::Retries && *avoided != Some(BackendIndex(index))
             }
         };
         let mut accounts = self.accounts.iter().enumerate();
         let index = accounts.position(|(index, account)| {
-            account.wants_trial() && is_fit(index, account.circuit.takers())
+            account.wants_trial() && is_fit(index, self.takers_of(account))
         })?;
         self.begin_trial(BackendIndex(index))
     }
@@ -238,11 +241,19 @@ impl Slots {
     /// Whether somebody waits who may have this backend's trial although it has come before, or may not be repeated.
     pub(super) fn has_other_taker(&self, index: usize, account: &Account) -> bool {
         let index = BackendIndex(index);
-        match account.circuit.takers() {
+        match self.takers_of(account) {
             _ if self.eligible == 0 => true,
             Takers::None => false,
             Takers::Retries => self.queue.has_returned_for(index),
             Takers::Anyone => self.queue.has_taker_for(index),
+        }
+    }
+
+    /// Whose its trial may be: anybody's while there is nobody else.
+    pub(super) fn takers_of(&self, account: &Account) -> Takers {
+        match self.eligible {
+            0 => Takers::Anyone,
+            _ => account.circuit.takers(),
         }
     }
 }

@@ -63,8 +63,11 @@ async fn one_that_refuses_is_tried_each_half_second_while_nobody_else_is_well() 
         let upstream = upstream(slots, 9);
         let address = moved(&upstream);
         refuse(&upstream, 0);
-        if slots.len() > 1 {
-            errs(&upstream, 1, 2);
+        // One that hangs.
+        let held = (slots.len() > 1).then(|| seated(&upstream));
+        if let Some(lease) = &held {
+            lease.abandon();
+            errs(&upstream, 1, 1);
         }
         tokio::time::sleep(Duration::from_secs(4)).await;
         let _listener = TcpListener::bind(address).unwrap();
@@ -384,6 +387,38 @@ async fn who_waits_after_a_failure_may_be_that_trial_and_who_may_not_be_sent_aga
     };
     assert_eq!(lease.index(), BackendIndex(0));
     assert!(look(&mut fresh).is_pending());
+}
+
+/// It would be sent to the one that has just failed it, at once and again and again.
+#[tokio::test]
+async fn a_trial_that_a_retry_may_not_have_is_no_other_backend() {
+    let upstream = all_may_be_out(Duration::ZERO, &[1, 1]);
+    eject(&upstream);
+    let failed = seated(&upstream);
+    tend(&upstream, Duration::ZERO);
+    assert!(!upstream.has_another(failed.index()));
+    errs(&upstream, 1, 2);
+    hurry(&upstream);
+    assert!(upstream.has_another(failed.index()), "its rest was over");
+    let alone = all_may_be_out(Duration::ZERO, &[1]);
+    eject(&alone);
+    tend(&alone, Duration::ZERO);
+    assert!(!alone.has_another(BackendIndex(0)), "its own");
+}
+
+/// By one that hangs and has all its slots still, nobody could be served.
+#[tokio::test]
+async fn of_those_that_rest_one_is_tried_that_has_room() {
+    let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1, 1]);
+    let _held = seated(&upstream);
+    eject(&upstream);
+    let cause = (Cause::ConsecutiveErrors, Duration::ZERO);
+    let (params, now) = (&upstream.params.outlier, Instant::now());
+    drop((upstream.slots.lock()).eject(BackendIndex(1), params, cause, now));
+    errs(&upstream, 2, 2);
+    hurry(&upstream);
+    let slots = upstream.slots.lock();
+    assert!(slots.accounts()[1].circuit.is_on_probation());
 }
 
 #[tokio::test]
