@@ -29,8 +29,7 @@ pub(super) async fn until_reinstated(
         return until_it_accepts(&upstream, index, ejection.number).await;
     }
     if may_be_gone
-        && let Err(error) = connect(&upstream, index).await
-        && connect::cause(&error) == Cause::ConnectionRefused
+        && is_gone(&upstream, index).await
         && upstream.refuses(index, &ejection, Cause::ConnectionRefused)
     {
         return until_it_accepts(&upstream, index, ejection.number).await;
@@ -88,6 +87,20 @@ fn is_out_by(upstream: &Upstream, index: BackendIndex, ejection: u32) -> Option<
         errors.are_lasting(is_held, now)
     };
     (out_by.number == ejection).then(|| slots.is_anyone_well(fails))
+}
+
+/// Whether nobody listens there any more. A process that ends closes one socket after the other: so who accepts a
+/// connection still is asked once more.
+async fn is_gone(upstream: &Upstream, index: BackendIndex) -> bool {
+    let refuses = async || {
+        let error = connect(upstream, index).await.err();
+        error.is_some_and(|error| connect::cause(&error) == Cause::ConnectionRefused)
+    };
+    if refuses().await {
+        return true;
+    }
+    sleep(backoff::STEP.min(upstream.params.outlier.base_ejection)).await;
+    refuses().await
 }
 
 /// Whether it accepts a connection.

@@ -90,14 +90,16 @@ async fn who_is_back_by_the_reports_word_is_not_tried() {
     assert_eq!(told_after(&upstream, before), [""; 0]);
 }
 
-/// Ejected for errors, of which the last was this one; what it is out for a moment later.
-async fn out_for(misstep: Misstep, is_listening: bool) -> &'static str {
+/// Ejected for errors, of which the last was this one, while it listened for so long; what it is out for a moment later.
+async fn out_for(misstep: Misstep, listened: Duration) -> &'static str {
     let upstream = upstream(&[1, 1], 9);
     let address = moved(&upstream);
-    let _listener = is_listening.then(|| TcpListener::bind(address).unwrap());
+    let listener = (!listened.is_zero()).then(|| TcpListener::bind(address).unwrap());
     let (index, cause) = (BackendIndex(0), Cause::ConsecutiveErrors);
     upstream.eject(index, cause, Duration::ZERO, Some(misstep));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(listened).await;
+    drop(listener);
+    tokio::time::sleep(Duration::from_millis(700)).await;
     let view = upstream.view();
     let why_not = view.backends[0].why_not.as_ref();
     let word = why_not.map_or("", Ineligible::name);
@@ -111,9 +113,16 @@ async fn out_for(misstep: Misstep, is_listening: bool) -> &'static str {
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_break_off_may_have_been_its_end() {
-    assert_eq!(out_for(Misstep::Reset, false).await, "refuses");
-    assert_eq!(out_for(Misstep::Reset, true).await, "ejected");
-    assert_eq!(out_for(Misstep::Overdue, false).await, "ejected");
+    assert_eq!(out_for(Misstep::Reset, Duration::ZERO).await, "refuses");
+    assert_eq!(out_for(Misstep::Overdue, Duration::ZERO).await, "ejected");
+    let long = Duration::from_secs(5);
+    assert_eq!(out_for(Misstep::Reset, long).await, "ejected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_listens_a_moment_longer_than_its_connections_last_may_be_gone_as_well() {
+    let moment = Duration::from_millis(100);
+    assert_eq!(out_for(Misstep::Reset, moment).await, "refuses");
 }
 
 #[tokio::test(start_paused = true)]
