@@ -76,9 +76,13 @@ impl Lifecycle {
         Box::new(SignalWatch(self.phase.watch()))
     }
 
-    /// Waits for a signal and ends the process.
-    pub async fn run(self) {
-        let mut signals = match Signals::listen() {
+    /// Tells when every one of `listeners` takes connections, waits for a signal and ends the process.
+    pub async fn run(self, listeners: Vec<SocketAddr>) {
+        let signals = Signals::listen();
+        // Not earlier: who hears of it may send one.
+        let (phase, events) = (self.phase.clone(), self.events.clone());
+        tokio::spawn(announce_listening(phase, listeners, events));
+        let mut signals = match signals {
             Ok(signals) => signals,
             Err(error) => return warn!(%error, "no signals: this process can only be killed"),
         };
@@ -142,7 +146,7 @@ pub fn log_to_stderr(default: &str) {
 
 /// Advances to [`Phase::Running`] once every listener takes connections: Pingora does not tell, so
 /// each is connected to.
-pub async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, events: Events) {
+async fn announce_listening(phase: PhaseSwitch, listeners: Vec<SocketAddr>, events: Events) {
     // Who is told that the process is ready may send SIGUSR1 before `reopen_at_signal` listens; tokio never takes
     // back a handler that it was once asked for. Not earlier: Pingora's daemon tells its parent by that signal, and
     // tokio's signals before a fork would reach either of them.

@@ -141,18 +141,14 @@ fn serve(config: Config) -> Result<()> {
         "control",
         control_health(control, file, events.clone()),
     ));
-    server.add_service(task("lifecycle", lifecycle.run()));
-    let reopening = lifecycle::reopen_at_signal(access_log.clone());
-    server.add_service(task("access-log", reopening));
     let listeners = config
         .listeners
         .iter()
         .map(|listener| listener.bind)
         .collect();
-    server.add_service(task(
-        "ready",
-        lifecycle::announce_listening(phase, listeners, events),
-    ));
+    server.add_service(task("lifecycle", lifecycle.run(listeners)));
+    let reopening = lifecycle::reopen_at_signal(access_log.clone());
+    server.add_service(task("access-log", reopening));
     let threads = start_threads(departures, departures_poll, writer);
     server.add_service(task("threads", threads));
     server.run(RunArgs { shutdown_signal });

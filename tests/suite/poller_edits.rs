@@ -61,7 +61,7 @@ async fn half_an_edit_is_left_alone() {
         tokio::time::sleep(50.millis()).await;
     }
     assert!(group[0].pings() > pings + 10);
-    assert!(poller.log().contains("is spoilt: line 1, column 65"));
+    logs(&poller, "is spoilt: line 1, column 65").await;
     fs::write(site.health_path(), whole().to_string()).unwrap();
     logs(&poller, "written again").await;
     assert_eq!(site.report(), whole());

@@ -501,7 +501,7 @@ impl Proxy {
     /// Waits until this backend of the upstream `web` has a slot taken.
     pub async fn has_taken(&self, backend: &str) {
         let what = format!("a slot of {backend} is taken");
-        until(&what, 2.secs(), async || {
+        until(&what, 10.secs(), async || {
             self.backend_status(backend).await["in_flight"] == 1
         })
         .await;
@@ -509,7 +509,7 @@ impl Proxy {
 
     /// Waits until no slot of the upstream `web` is taken, by a client or for nobody.
     pub async fn has_freed_all(&self) {
-        until("every slot is free", 1.secs(), async || {
+        until("every slot is free", 10.secs(), async || {
             let status = self.status().await;
             let backends = status["upstreams"]["web"]["backends"].as_object();
             let mut backends = backends.expect("the status shows backends").values();
@@ -520,7 +520,7 @@ impl Proxy {
 
     /// Waits until this many requests wait in the upstream `web`.
     pub async fn has_waiting(&self, requests: u64) {
-        until(&format!("{requests} requests wait"), 5.secs(), async || {
+        until(&format!("{requests} requests wait"), 10.secs(), async || {
             self.waiting().await == requests
         })
         .await;
@@ -528,7 +528,7 @@ impl Proxy {
 
     /// Waits until `/readyz` says that the proxy is stopping.
     pub async fn is_stopping(&self) {
-        until("readyz says 503", 2.secs(), async || {
+        until("readyz says 503", 10.secs(), async || {
             self.site.answers_readyz(503).await
         })
         .await;
@@ -539,7 +539,7 @@ impl Proxy {
         self.site.health(said);
         for &(backend, healthy) in said {
             let what = format!("eligible: {healthy} for {backend}");
-            until(&what, 2.secs(), async || {
+            until(&what, 10.secs(), async || {
                 self.is_eligible(backend).await == healthy
             })
             .await;

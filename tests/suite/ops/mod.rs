@@ -197,17 +197,17 @@ async fn nobody_is_left(scene: &Scene, watch: &mut Watch) {
 /// Clients that only connect, and requests by the thousand whose log nobody reads.
 async fn out_of_descriptors_and_log(scene: &Scene, watch: &mut Watch) {
     scene.reads_log.store(false, Ordering::Relaxed);
-    let mut clients = Vec::new();
     let wanted = DESCRIPTORS as f64 * 0.85;
-    while scrape(scene.lb.site().admin())
-        .await
-        .sum("process_open_fds", &[])
-        < wanted
-    {
-        for _ in 0..10 {
-            clients.push(scene.lb.connect().await);
-        }
+    let open = async || {
+        let page = scrape(scene.lb.site().admin()).await;
+        page.sum("process_open_fds", &[])
+    };
+    let mut clients = Vec::new();
+    // A few more: some that were open may be closed by then.
+    for _ in open().await as usize..wanted as usize + 10 {
+        clients.push(scene.lb.connect().await);
     }
+    until("they are taken", 10.secs(), async || open().await >= wanted).await;
     let mut floods = JoinSet::new();
     for _ in 0..4 {
         floods.spawn(flood(scene.lb.address()));

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use super::duration::Units;
 use super::patience::until;
@@ -391,7 +392,9 @@ impl Backend {
         *self.shared.fault() = None;
     }
 
-    /// Dies as `kill -9` does: the port closes, every connection is reset, and all work ends.
+    /// Dies as `kill -9` does: the port closes, every connection is reset, and all work ends. A program that is being
+    /// started at this moment has copies of all our descriptors until its own code runs, that of the listener among
+    /// them: so the port may close a moment later.
     pub async fn kill(&self) {
         let life = self.life().take();
         if let Some(life) = life {
@@ -399,6 +402,13 @@ impl Backend {
             let _ = life.send(());
             life.closed().await;
         }
+        until("its port refuses", 5.secs(), async || !self.accepts().await).await;
+    }
+
+    async fn accepts(&self) -> bool {
+        let connection = TcpStream::connect(self.address());
+        // Nobody answers where packets are dropped.
+        matches!(timeout(1.secs(), connection).await, Ok(Ok(_)))
     }
 
     /// Listens again on the same port; nothing happens if it already does.
@@ -412,8 +422,6 @@ impl Backend {
         tokio::spawn(serving::accept(Arc::clone(&self.shared), listener, death));
     }
 
-    /// The port is this backend's. But a program that is being started at this moment has copies of all
-    /// our descriptors until its own code runs, that of a listener just closed among them.
     async fn listen(&self) -> TcpListener {
         let host = match self.shared.params.is_everywhere {
             true => Ipv4Addr::UNSPECIFIED,
