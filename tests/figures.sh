@@ -10,7 +10,7 @@ figures=(
     two_hundred_clients_are_served_one_at_a_time
     two_thousand_clients_are_served_one_at_a_time
     no_request_is_lost_when_one_of_three_is_killed_and_comes_back
-    no_request_is_lost_when_all_three_are_dead_for_three_seconds
+    no_request_is_lost_when_all_three_are_dead_for_four_seconds
     ten_clients_do_not_feel_five_hundred_connections_of_another
     an_urgent_request_waits_for_two_others_at_the_most
     a_request_of_low_priority_gets_through_once_it_has_waited_long

@@ -86,7 +86,7 @@ async fn a_client_that_leaves_a_long_download_ends_it_at_the_backend() {
     }
     assert_eq!(a.current(), 1);
     drop(client);
-    until("the backend is cut off", 2.secs(), async || {
+    until("the backend is cut off", 5.secs(), async || {
         a.current() == 0
     })
     .await;
@@ -112,7 +112,7 @@ async fn a_refusal_waits_for_the_body_and_keeps_the_connection() {
     let lb = proxy().upstream("web", [&a]).with_down("a").start().await;
     let mut client = lb.connect().await;
     let upload = post("/home").accepts_json().body(vec![b'x'; 5_000_000]);
-    let refused = soon("the refusal", 3.secs(), client.ask(&upload)).await;
+    let refused = soon("the refusal", 10.secs(), client.ask(&upload)).await;
     refused.unwrap().assert_refusal(503, "no_eligible_backend");
     lb.health(&[("a", true)]).await;
     let next = client.ask(&get("/home")).await.unwrap();

@@ -159,7 +159,7 @@ async fn a_report_that_is_stale_or_doubted_is_told() {
     let lb = proxy()
         .upstream("web", &two().await)
         .poll_every(100.millis())
-        .health_key("stale_after", "1200ms")
+        .health_key("stale_after", "3s")
         .health_key("when_stale", "fail_closed")
         .health_key("max_flip_percent", 50)
         .health_key("confirm_after", "500ms")
@@ -174,7 +174,8 @@ async fn a_report_that_is_stale_or_doubted_is_told() {
     saw(&lb, json!({ "kind": "report_believed", "upstream": "web" })).await;
     let stale = saw(&lb, json!({ "kind": "report_stale" })).await;
     assert_eq!(stale["effect"], "no backend counts as healthy");
-    assert_eq!(stale["age_seconds"], 1);
+    let age = stale["age_seconds"].as_u64().unwrap();
+    assert!((3..=5).contains(&age), "{age}");
     lb.site().health(&[]);
     saw(&lb, json!({ "kind": "report_fresh" })).await;
 }
@@ -374,13 +375,13 @@ async fn overflow(lb: &Proxy, names: &[String]) {
         let said: Vec<_> = names.iter().map(|name| (name.as_str(), healthy)).collect();
         lb.site().health(&said);
         let (first, what) = (&names[0], format!("{healthy} for all"));
-        until(&what, 2.secs(), async || {
+        until(&what, 10.secs(), async || {
             lb.is_eligible(first).await == healthy
         })
         .await;
     }
     // A verdict is in force a moment before it is told.
-    until("all is told", 2.secs(), async || last().await == told).await;
+    until("all is told", 10.secs(), async || last().await == told).await;
 }
 
 async fn twenty() -> (Backend, Proxy, Vec<String>) {

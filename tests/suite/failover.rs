@@ -39,7 +39,7 @@ async fn no_request_is_lost_when_one_of_three_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn no_request_is_lost_when_all_three_are_dead_for_three_seconds() {
+async fn no_request_is_lost_when_all_three_are_dead_for_four_seconds() {
     let group = three().await;
     let lb = proxy().upstream("web", &group).alone().start().await;
     let clients = load(lb.address()).clients(200).spawn();
@@ -50,7 +50,7 @@ async fn no_request_is_lost_when_all_three_are_dead_for_three_seconds() {
     for backend in &group {
         backend.kill().await;
     }
-    tokio::time::sleep(3.secs()).await;
+    tokio::time::sleep(4.secs()).await;
     let before = group[0].served();
     group[0].revive().await;
     let first = until("the first answer", 10.secs(), async || {
@@ -62,7 +62,8 @@ async fn no_request_is_lost_when_all_three_are_dead_for_three_seconds() {
     println!("first answer {first:?} after the first backend is back");
     clients.stop().await.assert_none_failed();
     assert_no_overlap(&group);
-    assert!(first <= 1.secs(), "600 ms and 400 ms of slack: {first:?}");
+    // It is tried every 500 ms; were it left alone for twice as long each time, this would be 3.5 s.
+    assert!(first <= 2.secs(), "{first:?}");
 }
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn a_wait_for_backends_that_refuse_says_that_they_do() {
     let lb = proxy()
         .upstream("web", &group)
         .queue(1)
-        .queue_timeout(600.millis())
+        .queue_timeout(2.secs())
         .start()
         .await;
     for backend in &group {

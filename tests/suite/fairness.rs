@@ -318,7 +318,7 @@ async fn an_urgent_request_waits_for_two_others_at_the_most() {
             let before = format!("before{number}");
             let mut other = lb.send(&urgent(&before, "high")).await;
             until("the other one is in service", 5.secs(), async || {
-                a.requests().last().is_some_and(|last| last.id() == before)
+                a.requests().iter().any(|one| one.id() == before)
             })
             .await;
             tokio::time::sleep(SERVICE * (2 * number + 1) / (2 * COME)).await;

@@ -167,7 +167,7 @@ async fn a_request_that_is_sent_again_keeps_its_id() {
 
 async fn heads_until_closed(client: &mut Client, request: &str) -> String {
     client.send_bytes(request.as_bytes()).await.unwrap();
-    let all = soon("the close", 2.secs(), client.read_until_closed()).await;
+    let all = soon("the close", 10.secs(), client.read_until_closed()).await;
     String::from_utf8(all).unwrap()
 }
 

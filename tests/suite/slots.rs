@@ -67,7 +67,7 @@ async fn a_client_that_leaves_in_mid_service_leaves_its_slot_taken() {
         200
     );
     assert_eq!((a.begun(), a.overlap()), (2, 1));
-    until("the slot is free", 1.secs(), async || {
+    until("the slot is free", 5.secs(), async || {
         let status = lb.backend_status("a").await;
         status["abandoned"] == 0 && status["in_flight"] == 0
     })
@@ -79,16 +79,12 @@ async fn a_request_that_times_out_leaves_its_slot_taken() {
     let a = backend("a").start().await;
     let lb = proxy()
         .upstream("web", [&a])
-        .response_header_timeout(300.millis())
+        .response_header_timeout(1.secs())
         .start()
         .await;
-    let late = lb.ask(get("/home?takes=1000").accepts_json()).await;
+    let late = lb.ask(get("/home?takes=3000").accepts_json()).await;
     late.assert_refusal(504, "response_header_timeout");
-    assert!(
-        (300.millis()..=700.millis()).contains(&late.took),
-        "{:?}",
-        late.took
-    );
+    assert!(late.took >= 1.secs(), "{:?}", late.took);
     let next = load(lb.address()).clients(3).run().await;
     next.assert_none_failed();
     assert_eq!((next.ok, a.overlap()), (3, 1));
@@ -98,13 +94,13 @@ async fn a_request_that_times_out_leaves_its_slot_taken() {
 async fn past_the_busy_limit_an_abandoned_slot_is_free_again() {
     let a = backend("a").start().await;
     let limits = proxy()
-        .response_header_timeout(200.millis())
-        .busy_limit(700.millis());
+        .response_header_timeout(1.secs())
+        .busy_limit(2.secs());
     let lb = limits.upstream("web", [&a]).start().await;
     assert_eq!(lb.ask(get("/home?takes=60000")).await.status, 504);
     let next = lb.ask(get("/home")).await;
     assert_eq!(next.status, 200);
-    assert!(next.took <= 2.secs(), "{:?}", next.took);
+    assert!(next.took <= 10.secs(), "{:?}", next.took);
 }
 
 #[tokio::test]
@@ -124,7 +120,7 @@ async fn an_abandoned_backend_that_dies_gives_its_slot_back_at_once() {
     })
     .await;
     a.kill().await;
-    until("the slot is free", 1.secs(), async || {
+    until("the slot is free", 5.secs(), async || {
         lb.backend_status("a").await["in_flight"] == 0
     })
     .await;

@@ -11,7 +11,8 @@ const UPLOAD_BYTES: u64 = 30_000;
 async fn assert_fourth_is_served_soon(lb: &Proxy) {
     let answer = lb.ask(get("/home").id("fourth")).await;
     assert_eq!(answer.status, 200);
-    assert!(answer.took <= 500.millis(), "{:?}", answer.took);
+    // The slow ones take ten minutes and more.
+    assert!(answer.took <= 5.secs(), "{:?}", answer.took);
 }
 
 /// Sends the head, then a body a byte at a time, for ever or until cut.
@@ -76,7 +77,7 @@ async fn slow_downloads_hold_no_slot() {
         readers.iter().all(|reader| !reader.is_finished()),
         "they are still reading"
     );
-    until("all are served", 1.secs(), async || a.served() == 8).await;
+    until("all are served", 5.secs(), async || a.served() == 8).await;
     assert_eq!(a.overlap(), 1);
 }
 

@@ -36,7 +36,7 @@ const UP: Duration = Duration::from_millis(1500);
 pub const SICK: &str = "sick";
 
 /// Longest wait for an answer's header beside the work itself, and for a connection.
-pub const HEADER_WITHIN: Duration = Duration::from_millis(400);
+pub const HEADER_WITHIN: Duration = Duration::from_secs(1);
 pub const CONNECTED_WITHIN: Duration = Duration::from_millis(300);
 
 enum Sick {

@@ -520,9 +520,11 @@ impl Proxy {
 
     /// Waits until this many requests wait in the upstream `web`.
     pub async fn has_waiting(&self, requests: u64) {
-        until(&format!("{requests} requests wait"), 10.secs(), async || {
-            self.waiting().await == requests
-        })
+        until(
+            &format!("{requests} requests wait"),
+            10.secs(),
+            async || self.waiting().await == requests,
+        )
         .await;
     }
 
