@@ -26,7 +26,7 @@ async fn eligible(lb: &Proxy) -> [bool; 2] {
 
 async fn until_eligible(lb: &Proxy, expected: [bool; 2]) {
     let what = format!("eligible: {expected:?}");
-    until(&what, 5.secs(), async || eligible(lb).await == expected).await;
+    until(&what, 10.secs(), async || eligible(lb).await == expected).await;
 }
 
 #[tokio::test]
@@ -36,14 +36,14 @@ async fn a_stale_report_stays_in_force_unless_told_otherwise() {
         ("fail_open", [true, true]),
         ("fail_closed", [false, false]),
     ] {
-        let lb = proxy()
+        let site = proxy()
             .upstream("web", &two().await)
             .with_down("a")
-            .poll_every(100.millis())
-            .health_key("stale_after", "1200ms")
+            .health_key("stale_after", "60s")
             .health_key("when_stale", policy)
-            .start()
-            .await;
+            .site();
+        age_by(&site, 61);
+        let lb = site.started().await;
         report_is(&lb, "stale").await;
         until_eligible(&lb, expected).await;
         // Written anew with the same content, it is fresh again.
@@ -53,38 +53,52 @@ async fn a_stale_report_stays_in_force_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn a_report_goes_stale_on_time_and_each_writing_counts() {
+async fn a_report_that_is_written_anew_in_time_stays_fresh() {
     let lb = proxy()
         .upstream("web", &two().await)
         .poll_every(100.millis())
-        .health_key("stale_after", "1200ms")
-        .health_key("when_stale", "fail_closed")
+        .health_key("stale_after", "3s")
         .start()
         .await;
     for _ in 0..8 {
         lb.site().health(&[]);
-        tokio::time::sleep(250.millis()).await;
+        tokio::time::sleep(500.millis()).await;
         assert_eq!(lb.status().await["report"]["state"], "ok");
     }
-    let written = Instant::now();
-    lb.site().health(&[]);
-    report_is(&lb, "stale").await;
-    let age = written.elapsed();
+    assert!(!lb.log().contains("health file is stale"), "{}", lb.log());
+}
+
+#[tokio::test]
+async fn a_report_goes_stale_on_time_and_each_writing_counts() {
+    let lb = proxy()
+        .upstream("web", &two().await)
+        .poll_every(100.millis())
+        .without_health_file()
+        .health_key("stale_after", "1200ms")
+        .health_key("when_stale", "fail_closed")
+        .alone()
+        .start()
+        .await;
+    let mut ages = Vec::new();
+    for _ in 0..3 {
+        let written = Instant::now();
+        lb.site().health(&[]);
+        report_is(&lb, "ok").await;
+        assert_eq!(lb.ask(get("/home")).await.status, 200);
+        report_is(&lb, "stale").await;
+        ages.push(written.elapsed());
+        assert_eq!(lb.ask(get("/home")).await.status, 503);
+    }
+    // The least: a machine that does something else for a moment proves nothing.
+    let least = *ages.iter().min().unwrap();
     assert!(
-        age >= 1_200.millis() && age < 1_700.millis(),
-        "stale after {age:?}"
+        least >= 1_200.millis() && least < 1_700.millis(),
+        "stale after {ages:?}"
     );
-    assert_eq!(lb.ask(get("/home")).await.status, 503);
-    lb.site().health(&[]);
-    report_is(&lb, "ok").await;
-    assert_eq!(lb.ask(get("/home")).await.status, 200);
     let log = lb.log();
-    assert_eq!(log.matches("health file is stale").count(), 1, "{log}");
-    assert_eq!(
-        log.matches("health file is fresh again").count(),
-        1,
-        "{log}"
-    );
+    let told = |what: &str| log.matches(what).count();
+    assert_eq!(told("health file is stale"), 3, "{log}");
+    assert_eq!(told("health file is fresh again"), 2, "{log}");
 }
 
 #[tokio::test]
@@ -157,7 +171,7 @@ async fn without_a_report_requests_are_let_through_where_that_is_wanted() {
 /// Whether some of what the file says is not believed yet.
 async fn is_doubted(lb: &Proxy, expected: bool) {
     let what = format!("something is doubted: {expected}");
-    until(&what, 2.secs(), async || {
+    until(&what, 10.secs(), async || {
         lb.status().await["upstreams"]["web"]["held_seconds"].is_f64() == expected
     })
     .await;
@@ -234,17 +248,16 @@ async fn a_doubted_report_that_goes_stale_is_under_the_policy_for_stale_ones() {
 #[tokio::test]
 async fn a_report_that_is_fresh_again_is_believed_as_before() {
     let lb = cautious("fail_open").await;
-    for name in ["a", "b"] {
-        // One after the other, and the first long enough before: both are believed.
-        lb.site()
-            .health_says(&format!(r#"{{"a": false, "b": {}}}"#, name == "a"));
-        tokio::time::sleep(1_100.millis()).await;
-        lb.site()
-            .health_says(&format!(r#"{{"a": false, "b": {} }}"#, name == "a"));
-    }
+    lb.site().health_says(r#"{"a": false, "b": true}"#);
+    until_eligible(&lb, [false, true]).await;
+    lb.site().health_says(r#"{"a": false, "b": false}"#);
+    is_doubted(&lb, true).await;
+    // What comes within a second is no other opinion.
+    tokio::time::sleep(1_100.millis()).await;
+    lb.site().health_says(r#"{"a": false, "b": false }"#);
     until_eligible(&lb, [false, false]).await;
     until_eligible(&lb, [true, true]).await;
-    assert_eq!(lb.status().await["report"]["state"], "stale");
+    report_is(&lb, "stale").await;
     lb.site().health_says(r#"{ "a": false, "b": false }"#);
     until_eligible(&lb, [false, false]).await;
 }
@@ -261,7 +274,7 @@ async fn what_stays_written_is_believed_in_the_end() {
     lb.site().health(&[("a", false), ("b", false)]);
     until_eligible(&lb, [false, false]).await;
     let took = written.elapsed();
-    assert!(took >= 1.secs() && took < 2.secs(), "{took:?}");
+    assert!(took >= 1.secs() && took < 10.secs(), "{took:?}");
 }
 
 /// A real poller that stands still for a while: the policy holds to the second, all the time, and ends with
@@ -272,16 +285,17 @@ async fn with_a_poller_that_stands_still(standstill: Duration, stale_after: Dura
         .poll_every(500.millis())
         .health_key("stale_after", format!("{}s", stale_after.as_secs()))
         .health_key("when_stale", "fail_closed")
+        .alone()
         .start()
         .await;
     let mut poller = lb.site().start_poller();
     let report = lb.site().health_path();
     let written = || std::fs::metadata(&report).unwrap().modified().unwrap();
     let first = written();
-    until("the poller writes", 5.secs(), async || written() > first).await;
+    until("the poller writes", 10.secs(), async || written() > first).await;
     poller.freeze_family();
     let stopped = Instant::now();
-    report_is_within(&lb, "stale", stale_after + 1.secs()).await;
+    report_is_within(&lb, "stale", stale_after + 3.secs()).await;
     let stale = stopped.elapsed();
     // Its last round was at most an interval (and a busy machine's delay) earlier.
     assert!(stale + 1.secs() >= stale_after, "stale after {stale:?}");
@@ -292,7 +306,7 @@ async fn with_a_poller_that_stands_still(standstill: Duration, stale_after: Dura
         tokio::time::sleep(200.millis()).await;
     }
     poller.thaw_family();
-    let thawed = report_is_within(&lb, "ok", 3.secs()).await;
+    let thawed = report_is_within(&lb, "ok", 10.secs()).await;
     println!("fresh {thawed:?} after it went on");
     assert_eq!(lb.ask(get("/home")).await.status, 200);
     poller.kill();

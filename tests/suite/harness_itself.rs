@@ -40,7 +40,7 @@ async fn work_goes_on_when_the_client_has_left() {
     a.working_on(2).await;
     a.release(100);
     other.stop().await.assert_none_failed();
-    until("the work ended", 1.secs(), async || a.current() == 0).await;
+    until("the work ended", 10.secs(), async || a.current() == 0).await;
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn an_upgraded_connection_echoes_and_works_on_without_its_client() {
     assert_eq!(get("/").send_to(a.address()).await.unwrap().status, 200);
     assert_eq!(a.current(), 1);
     a.release(1);
-    until("the work ended", 1.secs(), async || a.current() == 0).await;
+    until("the work ended", 10.secs(), async || a.current() == 0).await;
 }
 
 #[tokio::test]

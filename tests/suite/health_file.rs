@@ -14,7 +14,7 @@ async fn two() -> [Backend; 2] {
 /// How long it takes until the status shows `a` as eligible or not.
 async fn time_until_eligible(lb: &Proxy, eligible: bool) -> Duration {
     let what = format!("eligible: {eligible} for a");
-    until(&what, 2.secs(), async || {
+    until(&what, 10.secs(), async || {
         lb.is_eligible("a").await == eligible
     })
     .await
@@ -31,7 +31,7 @@ async fn assert_last_good_holds(lb: &Proxy) {
 /// Waits until the status says that something is wrong with the file; returns what it says.
 async fn troubled_report(lb: &Proxy) -> Value {
     let mut report = Value::Null;
-    until("the status shows the trouble", 2.secs(), async || {
+    until("the status shows the trouble", 10.secs(), async || {
         report = lb.status().await["report"].clone();
         report["state"] != "ok"
     })

@@ -12,7 +12,7 @@ async fn says(
     lb.site().health_says(text);
     let value = value.into();
     let what = format!("{key} of {backend} is {value}");
-    until(&what, 2.secs(), async || {
+    until(&what, 10.secs(), async || {
         lb.backend_status(backend).await[key] == value
     })
     .await;
@@ -145,7 +145,7 @@ async fn the_file_wins_over_what_the_proxy_sees_and_the_status_says_that_they_di
     assert_eq!(lb.backend_status("a").await["disagrees"], false);
     a.release(1);
     assert_eq!(client.receive("GET").await.unwrap().status, 200);
-    until("the status says so", 2.secs(), async || {
+    until("the status says so", 10.secs(), async || {
         lb.backend_status("a").await["disagrees"] == true
     })
     .await;
@@ -176,7 +176,7 @@ async fn what_the_file_says_in_vain_is_told_once_per_change() {
     ] {
         let eligible = text.contains(r#""a": true"#);
         says(&lb, text, "a", "eligible", eligible).await;
-        until("it is told", 2.secs(), async || told(lb.log()) >= times).await;
+        until("it is told", 10.secs(), async || told(lb.log()) >= times).await;
         assert_eq!(told(lb.log()), times, "{text}");
     }
     assert!(lb.log().contains("b.colour"), "{}", lb.log());
@@ -187,13 +187,13 @@ async fn the_status_tells_how_long_a_change_took_to_be_in_force() {
     let lb = proxy().upstream("web", &two().await).start().await;
     lb.health(&[("a", false)]).await;
     let in_force = async || lb.status().await["report"]["in_force"].clone();
-    until("a change is known", 2.secs(), async || {
+    until("a change is known", 10.secs(), async || {
         !in_force().await["since_notice_seconds"].is_null()
     })
     .await;
     let in_force = in_force().await;
     let noticed = in_force["since_notice_seconds"].as_f64().unwrap();
     let changed = in_force["since_change_seconds"].as_f64().unwrap();
-    assert!(noticed > 0.0 && noticed < 1.0, "{in_force}");
-    assert!(changed > 0.0 && changed < 1.0, "{in_force}");
+    assert!(noticed > 0.0 && noticed < 5.0, "{in_force}");
+    assert!(changed > 0.0 && changed < 5.0, "{in_force}");
 }

@@ -99,7 +99,7 @@ async fn assert_works_when_started(order: [Start; 3]) {
     let greetings: Vec<_> = (1..=3)
         .map(|number| format!("Hello from server{number}"))
         .collect();
-    until("all three answer in turn", 10.secs(), async || {
+    until("all three answer in turn", 30.secs(), async || {
         let Some(texts) = mission.answers(12).await else {
             return false;
         };
@@ -135,7 +135,7 @@ async fn the_demo_servers_greet_ping_and_end_on_sigterm() {
     for number in 1..=3u16 {
         let address = (Ipv4Addr::LOCALHOST, mission.base_port + number - 1).into();
         let name = format!("server{number}");
-        until("it listens", 5.secs(), async || {
+        until("it listens", 10.secs(), async || {
             Client::connect(address).await.is_ok()
         })
         .await;
@@ -147,7 +147,7 @@ async fn the_demo_servers_greet_ping_and_end_on_sigterm() {
         assert_eq!(get("/ping").send_to(address).await.unwrap().text(), "pong");
     }
     backends.terminate();
-    assert_eq!(backends.wait_exit(2.secs()).await.0, Some(0));
+    assert_eq!(backends.wait_exit(10.secs()).await.0, Some(0));
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::harness::{Backend, Site, Units, backend, proxy, unix_door, until};
 
+/// For one round, which waits for no interval.
 fn site_of(groups: &[(&str, &[Backend])]) -> Site {
-    let mut proxy = proxy().poll_every(200.millis());
+    let mut proxy = proxy().poll_every(3.secs());
     for (name, group) in groups {
         proxy = proxy.upstream(name, *group);
     }
@@ -94,7 +95,10 @@ async fn a_backend_on_a_unix_socket_is_pinged() {
 #[tokio::test]
 async fn verbose_logs_every_ping() {
     let group = [backend("a").start().await];
-    let site = site_of(&[("web", &group)]);
+    let site = proxy()
+        .upstream("web", &group)
+        .poll_every(200.millis())
+        .site();
     let poller = site.start_poller_with(&["-v"]);
     until("three pings are logged", 5.secs(), async || {
         poller.log().matches("ping answered").count() >= 3

@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(240);
 /// How long a reader takes to type the next command, at least.
 const TYPING: Duration = Duration::from_millis(300);
+/// How a command ends that writes the health file, and how long the proxy may take to see that.
+const WRITES_HEALTH: &str = "> health_status.json";
+const SEES_HEALTH: Duration = Duration::from_secs(1);
 
 /// What a reader does.
 #[derive(Debug)]
@@ -311,6 +314,9 @@ impl Reader {
 
     async fn sees(&self, command: &str, shown: &[String]) {
         let (_, text) = self.runs(command).await;
+        if bare(command).ends_with(WRITES_HEALTH) {
+            tokio::time::sleep(SEES_HEALTH).await;
+        }
         let lines: Vec<_> = text.lines().collect();
         assert!(
             is_shown(shown, &lines),

@@ -28,21 +28,21 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Scrapes these two four times a second. Beside the addresses, nothing is changed but how long things take:
-    /// each `for` is a second, each `[5m]` three.
+    /// Scrapes these two twice a second. Beside the addresses, nothing is changed but how long things take:
+    /// each `for` is two seconds, each `[5m]` six.
     pub async fn start(prometheus: &Path, proxy: SocketAddr, poller: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
         let config = fs::read_to_string(ops("prometheus.yml")).unwrap();
         let config = config
             .replace("127.0.0.1:9900", &proxy.to_string())
             .replace("127.0.0.1:9901", &poller.to_string())
-            .replace("interval: 15s", "interval: 250ms");
+            .replace("interval: 15s", "interval: 500ms");
         let rules = fs::read_to_string(ops("alerts.yml")).unwrap();
         let shortened = rules.lines().map(|line| match line.split_once("for: ") {
-            Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 1s\n"),
+            Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 2s\n"),
             _ => format!("{line}\n"),
         });
-        let rules = shortened.collect::<String>().replace("[5m]", "[3s]");
+        let rules = shortened.collect::<String>().replace("[5m]", "[6s]");
         fs::write(folder.path().join("prometheus.yml"), config).unwrap();
         fs::write(folder.path().join("alerts.yml"), rules).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
