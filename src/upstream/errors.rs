@@ -115,3 +115,35 @@ fn clear(count: &AtomicU32) {
         count.store(0, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_lasts_since_its_first_error() {
+        let begun = Instant::now();
+        let errors = Errors::new(begun);
+        let at = |millis| begun + Duration::from_millis(millis);
+        for millis in [1_000, 1_400] {
+            errors.count(&OutlierParams::default(), Misstep::Overdue, 0, at(millis));
+        }
+        assert!(!errors.are_lasting(false, at(1_499)));
+        assert!(errors.are_lasting(false, at(1_500)));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_speak_for_it_is_no_success() {
+        for (silent, cause) in [(0, None), (40, Some(Cause::ErrorPercent))] {
+            let errors = Errors::new(Instant::now());
+            let params = OutlierParams {
+                min_requests: 2,
+                ..OutlierParams::default()
+            };
+            let count = |served| errors.count(&params, Misstep::Overdue, served, Instant::now());
+            assert_eq!(count(0), None);
+            (0..silent).for_each(|_| errors.count_answer());
+            assert_eq!(count(40).map(|(cause, _)| cause), cause);
+        }
+    }
+}

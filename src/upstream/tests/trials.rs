@@ -8,6 +8,7 @@ use super::super::fixtures::{detecting, upstream};
 use super::changes::told_after;
 use super::*;
 use crate::address::Endpoint;
+use crate::policy::backoff;
 use crate::policy::outlier::Misstep;
 
 /// The first backend is at an address of its own, where nobody listens.
@@ -358,6 +359,20 @@ fn hurry(upstream: &Upstream) {
     slots.check();
     drop(slots);
     wake(waker);
+}
+
+#[tokio::test]
+async fn the_second_error_in_a_row_is_told_to_those_that_rest() {
+    let upstream = all_may_be_out(Duration::from_secs(10), &[1, 1]);
+    eject(&upstream);
+    std::thread::sleep(backoff::STEP);
+    let lease = seated(&upstream);
+    for (error, is_tried) in [(1, false), (2, true)] {
+        upstream.erred(&lease, Misstep::Overdue);
+        let slots = upstream.slots.lock();
+        let circuit = slots.accounts()[0].circuit;
+        assert_eq!(circuit.is_on_probation(), is_tried, "{error}");
+    }
 }
 
 /// Its retry would have nowhere else to go but to the one that has just failed it.
